@@ -358,7 +358,7 @@ fn a_second_sluice_on_the_same_folders_is_refused() {
     let second = running.sluice(&["up"]);
     assert!(!second.status.success());
     let text = String::from_utf8_lossy(&second.stderr).into_owned();
-    assert!(text.contains("runs already"), "{text}");
+    assert!(text.contains("is already running"), "{text}");
     let other_run = tempfile::tempdir().unwrap();
     let folder = other_run.path().display().to_string();
     let third = running.sluice(&["up", "--run-dir", &folder]);

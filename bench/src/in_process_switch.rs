@@ -35,7 +35,7 @@ impl InProcessSwitch {
         while UnixStream::connect(plane.path()).is_err() {
             if plane.thread.as_ref().is_none_or(JoinHandle::is_finished) || Instant::now() > deadline {
                 plane.end()?;
-                return Err(io::Error::other("the forwarding plane does not begin to listen"));
+                return Err(io::Error::other("the forwarding plane does not start to listen"));
             }
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -65,7 +65,7 @@ impl InProcessSwitch {
 impl Drop for InProcessSwitch {
     fn drop(&mut self) {
         if let Err(error) = self.end() {
-            eprintln!("sluice: the forwarding plane ended badly: {error}");
+            eprintln!("sluice: the forwarding plane failed: {error}");
         }
     }
 }
@@ -128,7 +128,7 @@ fn applied(body: SwitchReplyBody) -> Result<Applied, String> {
         SwitchReplyBody::Refused { refusals } => {
             Err(refusals.first().map(|refusal| refusal.message.clone()).unwrap_or_default())
         }
-        _ => Err("the forwarding plane answers something else".into()),
+        _ => Err("the forwarding plane gave an unexpected answer".into()),
     }
 }
 

@@ -269,7 +269,7 @@ fn a_change_that_leaves_something_that_cannot_work_says_so() {
     assert!(told.len() == 1 && told[0].contains("ip link set tap0 address 02:00:00:00:00:01"), "{told:?}");
     let tracking = json!({"sessions_guaranteed": 20});
     let told = warnings(json!({"op": "eni-modify", "eni": "eni-1", "sessions_max": 10, "tracking": tracking}));
-    assert!(told.len() == 1 && told[0].contains("may hold 10"), "{told:?}");
+    assert!(told.len() == 1 && told[0].contains("may hold only 10"), "{told:?}");
 }
 
 /// What is undone comes back in the order in which it went: what had an address first has it again before the one that

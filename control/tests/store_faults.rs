@@ -199,7 +199,7 @@ fn fail_at(fault: Fault, wait: usize, times: usize) -> bool {
             Err(error) => {
                 failures += 1;
                 let text = error.to_string();
-                assert!(text.contains("cannot keep the change") || text.contains("cannot open"), "{text}");
+                assert!(text.contains("cannot store the change") || text.contains("cannot open"), "{text}");
                 if times == 1 {
                     assert_eq!(after_power_failure(&disk), model(&kept), "{fault:?} at {wait}: refused is refused");
                 }

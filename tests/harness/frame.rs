@@ -91,7 +91,7 @@ impl Ip {
     /// # Panics
     /// If an address is none.
     pub fn new(source: &str, destination: &str) -> Self {
-        let address = |text: &str| text.parse().unwrap_or_else(|_| panic!("{text} is no address"));
+        let address = |text: &str| text.parse().unwrap_or_else(|_| panic!("{text} is not an address"));
         Self::between(address(source), address(destination))
     }
 

@@ -186,7 +186,9 @@ fn group(
 
 /// A prefix, or a bare address.
 pub fn prefix_of(text: &str) -> ipnet::IpNet {
-    text.parse().or_else(|_| text.parse::<IpAddr>().map(Into::into)).unwrap_or_else(|_| panic!("{text} is no address"))
+    text.parse()
+        .or_else(|_| text.parse::<IpAddr>().map(Into::into))
+        .unwrap_or_else(|_| panic!("{text} is not an address"))
 }
 
 /// What became of a packet in the end.

@@ -65,7 +65,7 @@ pub fn run_until(config: VswitchConfig, stop: UnixStream) -> io::Result<()> {
     if ports.queues() > 1 {
         steering::load().map_err(|error| {
             let text = format!(
-                "several rx queues need a program in the kernel that keeps flows in order: {error}; use one rx queue"
+                "several rx queues require a program in the kernel that keeps flows in order: {error}; use one rx queue"
             );
             io::Error::new(error.kind(), text)
         })?;
@@ -191,7 +191,7 @@ fn answer(switch: &mut Switch, line: &[u8], driver: &mut dyn WorkerDriver) -> Ve
     if line.len() <= vswitch_core::config::limits::MESSAGE_BYTES_MAX {
         return line;
     }
-    let text = "the reply would be too long; ask for less at once";
+    let text = "the reply would be too long; request less at once";
     protocol::write(&SwitchReply { id: reply.id, ..refused(Refusal::new("limit", "", text)) })
 }
 

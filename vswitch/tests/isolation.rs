@@ -470,7 +470,7 @@ fn a_port_that_cannot_be_isolated_stays_down_and_says_why() {
     let loopback = desired::PacketPort { device: "lo".into(), ..place.interface() };
     let spec = PortSpec { port: desired::DesiredPort::Packet(loopback), mac: MacAddress::default(), interface: None };
     let error = PortFactory::default().open(&EniId::from("eni-1"), &spec).unwrap_err().to_string();
-    assert!(error.contains("no Ethernet interface"), "{error}");
+    assert!(error.contains("not an Ethernet interface"), "{error}");
     let output = Command::new("tc").args(["-n", &place.host, "qdisc", "show", "dev", "lo"]).output().unwrap();
     assert!(!String::from_utf8_lossy(&output.stdout).contains("clsact"), "the loopback device is left alone");
 }

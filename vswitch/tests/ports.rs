@@ -218,7 +218,7 @@ fn a_tag_that_the_kernel_took_out_is_put_back() {
 #[test]
 fn an_interface_that_is_none_is_refused_with_the_reason() {
     let Some(rig) = PortRig::new("none", TestedPort::Packet) else { return };
-    for (device, reason) in [("absent0", "there is no such interface"), ("lo", "no Ethernet interface")] {
+    for (device, reason) in [("absent0", "there is no such interface"), ("lo", "not an Ethernet interface")] {
         let (device, namespace) = (device.to_owned(), Some(rig.namespace.clone()));
         let error = AfPacketPort::open(&desired::PacketPort { device, namespace, mtu_bytes: 1500 }).unwrap_err();
         assert!(error.to_string().contains(reason) && error.to_string().contains(&rig.namespace), "{error}");
@@ -267,7 +267,7 @@ fn an_xdp_port_whose_interface_is_set_down_drops_and_comes_back() {
 fn where_an_xdp_socket_cannot_be_a_raw_one_takes_its_place() {
     let Some(mut rig) = PortRig::new("xdp-not", TestedPort::Xdp) else { return };
     let error = AfXdpPort::open(&interface(&rig)).unwrap_err().to_string();
-    assert!(error.contains("has the interface already") && error.contains(&rig.namespace), "{error}");
+    assert!(error.contains("already uses the interface") && error.contains(&rig.namespace), "{error}");
     rig.port = None;
     let remake = |rig: &PortRig, options: &[&str]| {
         rig.ip(&["link", "delete", "port0"]);
@@ -277,7 +277,7 @@ fn where_an_xdp_socket_cannot_be_a_raw_one_takes_its_place() {
     };
     remake(&rig, &["numrxqueues", "2", "numtxqueues", "2"]);
     let error = AfXdpPort::open(&interface(&rig)).unwrap_err().to_string();
-    assert!(error.contains("over 2 queues"), "{error}");
+    assert!(error.contains("on 2 queues"), "{error}");
     remake(&rig, &["mtu", "9000"]);
     let error = AfXdpPort::open(&interface(&rig)).unwrap_err().to_string();
     assert!(error.contains("lower the MTU"), "{error}");

@@ -271,7 +271,7 @@ fn what_cannot_be_is_refused_with_the_way_out() {
         (0, 1, "workers", "1 to 64"),
         (65, 1, "workers", "1 to 64"),
         (1, 2, "lanes", "a worker of its own"),
-        (2, 0, "lanes", "one is the fewest"),
+        (2, 0, "lanes", "there must be at least one"),
         (3, 3, "lanes", "--rx-queues-max 3"),
     ] {
         let refusal = world.resize(workers, rx_queues).unwrap_err().remove(0);
@@ -385,7 +385,8 @@ fn a_thread_that_cannot_be_had_or_a_worker_that_does_not_come_changes_nothing() 
     world.apply(desired(2), 1);
     world.guest(1).inject(&udp(1, 2, 0));
     world.turn(2);
-    for (has_threads, code, says) in [(false, "limit", "no thread left"), (true, "timeout", "did not come")] {
+    for (has_threads, code, says) in [(false, "limit", "no thread left"), (true, "timeout", "did not finish its turn")]
+    {
         let refusal = world.with_switch(|switch, driver| {
             let hand = ManualDriver { workers: driver.workers, now: driver.now };
             switch.resize(2, None, &mut Stubborn { hand, has_threads }).unwrap_err().remove(0)

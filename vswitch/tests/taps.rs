@@ -218,7 +218,9 @@ fn what_the_kernel_refuses_is_not_the_ports_failure() {
 fn open_once_free(port: &TapPort) -> Tap {
     for _ in 0..500 {
         match Tap::open(port, Some(&interface())) {
-            Err(error) if error.to_string().contains("another process holds") => sleep(Duration::from_millis(10)),
+            Err(error) if error.to_string().contains("another process has the device open") => {
+                sleep(Duration::from_millis(10))
+            }
             opened => return opened.unwrap(),
         }
     }
@@ -266,10 +268,10 @@ fn a_device_in_use_is_told_apart_from_one_that_cannot_be_made() {
     let Some(guest) = TapNamespace::new("busy") else { return };
     let _port = Tap::open(&guest.tap(), Some(&interface())).unwrap();
     let error = Tap::open(&guest.tap(), Some(&interface())).unwrap_err();
-    assert!(error.to_string().contains("another process holds"), "{error}");
+    assert!(error.to_string().contains("another process has the device open"), "{error}");
     let wrong = TapPort { device: "lo".into(), ..guest.tap() };
     let error = Tap::open(&wrong, None).unwrap_err();
-    assert!(error.to_string().contains("no TAP device"), "{error}");
+    assert!(error.to_string().contains("not a TAP device"), "{error}");
     let long = TapPort { device: "a-name-beyond-15b".into(), ..guest.tap() };
     assert!(Tap::open(&long, None).unwrap_err().to_string().contains("15 bytes"));
 }

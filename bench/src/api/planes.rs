@@ -34,7 +34,7 @@ impl ApiPlanes {
         );
         fs::write(&config, text).map_err(|error| format!("{}: {error}", config.display()))?;
         // Processes start on the core of the thread that starts them.
-        let fault = |error: rustix::io::Errno| format!("core {core} cannot be had: {error}");
+        let fault = |error: rustix::io::Errno| format!("core {core} is not available: {error}");
         let everywhere = sched_getaffinity(None).map_err(fault)?;
         let mut there = CpuSet::new();
         there.set(core);
@@ -62,7 +62,7 @@ impl ApiPlanes {
         self.children = vec![control, vswitch];
         let mut lines = output.map(BufReader::new).into_iter().flat_map(BufReader::lines).map_while(Result::ok);
         let address = lines.find_map(|line| line.split_once("http://")?.1.trim_end_matches('/').parse().ok());
-        self.address = address.ok_or("the control plane does not tell where it listens")?;
+        self.address = address.ok_or("the control plane does not report where it listens")?;
         Ok(())
     }
 

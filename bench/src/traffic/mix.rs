@@ -56,7 +56,7 @@ impl Mix {
         let is_share = |share: f64| (0.0..=1.0).contains(&share);
         let life = self.protocol.packets_of_life();
         if self.flows == 0 {
-            Err("--flows: there must be one at least".into())
+            Err("--flows must be at least 1".into())
         } else if !is_share(self.new_share) || !is_share(self.denied_share) {
             Err("--new-share and --denied-share lie between 0 and 1".into())
         } else if self.new_share < 1.0 && self.new_share * life as f64 + self.denied_share * 2.0 > 1.0 {

@@ -56,7 +56,7 @@ impl crate::Report for ReceiveReport {
             per_second(*payload_bytes as f64 * 8.0 / 1e6)
         );
         if !self.is_complete {
-            text += "\nthe sender fell silent before it said how many packets it had sent";
+            text += "\nthe sender stopped before it reported how many packets it had sent";
         }
         if let Some(one_way) = one_way {
             text += &format!("\n\n{}\n{}", Latency::HEADINGS, one_way.text("one way"));

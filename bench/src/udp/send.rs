@@ -92,14 +92,14 @@ impl crate::Report for SendReport {
                     text += &format!("\ncame back {echoed}, lost on the way back {}", received.saturating_sub(echoed));
                 }
             }
-            None => text += "\nthe receiver's findings did not come: what was lost is not known",
+            None => text += "\nthe receiver's results did not arrive: losses are unknown",
         }
         let one_way = self.receiver_found.as_ref().and_then(|found| found.one_way.as_ref());
         let latencies = [("one way", one_way), ("there and back", self.round_trip.as_ref())];
         let lines: Vec<String> =
             latencies.iter().filter_map(|(name, latency)| Some(latency.as_ref()?.text(name))).collect();
         if lines.is_empty() {
-            text + "\nno latency: the ends do not read the same clock; --echo measures the way there and back"
+            text + "\nno latency: the ends do not use the same clock; --echo measures the round trip"
         } else {
             text + "\n\n" + Latency::HEADINGS + "\n" + &lines.join("\n")
         }

@@ -86,7 +86,7 @@ fn forwarding_plane(arguments: &CliArguments, given: &up::VswitchArguments) -> R
         Some(up::TapIoOption::Uring) => match vswitch::os::io_uring::BatchRing::new() {
             Ok(_) => TapIo::Uring,
             Err(error) => {
-                return Err(format!("--tap-io uring: the kernel gives no io_uring: {error}; use auto or plain"));
+                return Err(format!("--tap-io uring: the kernel does not offer io_uring: {error}; use auto or plain"));
             }
         },
         Some(up::TapIoOption::Auto) | None if vswitch::os::io_uring::is_cheaper() => TapIo::Uring,

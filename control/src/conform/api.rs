@@ -291,7 +291,7 @@ impl ApiState {
     fn model(&self) -> Result<Model, CaseError> {
         let mut model = Model::new(Quotas::default());
         let mut make = |value: Value| -> Result<(), CaseError> {
-            let fault = |error: &dyn std::fmt::Display| CaseError(format!("the state cannot be: {error}"));
+            let fault = |error: &dyn std::fmt::Display| CaseError(format!("the state is impossible: {error}"));
             let command: Command = serde_json::from_value(value).map_err(|error| fault(&error))?;
             for event in model.decide(&command, &Environment::real()).map_err(|error| fault(&error))? {
                 model.apply(event);

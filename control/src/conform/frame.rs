@@ -38,7 +38,7 @@ fn check_ethertype(packet: &PacketText) -> Result<(), CaseError> {
 }
 
 fn address(text: &str) -> Result<IpAddr, CaseError> {
-    text.parse().map_err(|_| CaseError(format!("packet: {text} is no address")))
+    text.parse().map_err(|_| CaseError(format!("packet: {text} is not an address")))
 }
 
 fn ends(packet: &PacketText) -> Result<(IpAddr, IpAddr), CaseError> {
@@ -63,7 +63,7 @@ fn ip_packet(packet: &PacketText) -> Result<Vec<u8>, CaseError> {
         value => value
             .as_u64()
             .and_then(|number| u8::try_from(number).ok())
-            .ok_or_else(|| CaseError(format!("packet: {value} is no protocol")))?,
+            .ok_or_else(|| CaseError(format!("packet: {value} is not a protocol")))?,
     };
     let hop_limit = packet.ttl.unwrap_or(if is_neighbor_discovery(packet, number) { 255 } else { 64 });
     let mut payload = transport(packet, number)?;
@@ -160,7 +160,7 @@ fn tcp_flags(packet: &PacketText) -> Result<u8, CaseError> {
             'P' => 0x08,
             'A' => 0x10,
             'U' => 0x20,
-            other => return Err(CaseError(format!("packet: {other} is no TCP flag"))),
+            other => return Err(CaseError(format!("packet: {other} is not a TCP flag"))),
         };
         Ok(flags | bit)
     })

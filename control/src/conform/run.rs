@@ -138,7 +138,7 @@ fn perform(rig: &mut CoreRig, body: &Body, step: &CaseStep) -> Result<Vec<String
                 Value::Object(fields) => format::read::<RuleText>("rule", &fields.clone().into())?.id.into(),
                 other => other.clone(),
             };
-            let id = id.as_str().ok_or_else(|| CaseError(format!("{id} is no id of a rule")))?;
+            let id = id.as_str().ok_or_else(|| CaseError(format!("{id} is not the id of a rule")))?;
             let rules = &mut rig.group_mut(&group()?)?.rules;
             let before = rules.len();
             rules.retain(|rule| rule.id.as_str() != id);

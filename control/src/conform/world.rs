@@ -151,14 +151,14 @@ pub(super) fn prefix_list(entries: &[String]) -> Result<desired::DesiredPrefixLi
 
 pub(super) fn port_list(entries: &[String]) -> Result<desired::DesiredPortList, CaseError> {
     let range = |text: &String| {
-        port_range(text)?.ok_or_else(|| CaseError(format!("{text} is no range of ports in a port list")))
+        port_range(text)?.ok_or_else(|| CaseError(format!("{text} is not a port range in a port list")))
     };
     Ok(desired::DesiredPortList { entries: entries.iter().map(range).collect::<Result<_, _>>()? })
 }
 
 fn prefix(text: &str) -> Result<IpNet, CaseError> {
     let bare = || text.parse::<IpAddr>().ok().map(IpNet::from);
-    text.parse().ok().or_else(bare).ok_or_else(|| CaseError(format!("{text} is no address or prefix")))
+    text.parse().ok().or_else(bare).ok_or_else(|| CaseError(format!("{text} is not an address or prefix")))
 }
 
 /// `None` for `-1/-1`, which means all ports.
@@ -169,7 +169,7 @@ fn port_range(text: &str) -> Result<Option<PortRange>, CaseError> {
     let range = text
         .split_once('/')
         .and_then(|(first, last)| Some(PortRange { first: first.parse().ok()?, last: last.parse().ok()? }));
-    range.map(Some).ok_or_else(|| CaseError(format!("{text} is no range of ports like 80/80")))
+    range.map(Some).ok_or_else(|| CaseError(format!("{text} is not a port range like 80/80")))
 }
 
 /// A rule as the specification reads it (`semantics.md` §1.3, §1.4).
@@ -250,7 +250,7 @@ fn priority(value: &Option<serde_json::Value>) -> Result<u8, CaseError> {
         Some(serde_json::Value::String(text)) => text.parse().ok(),
         Some(value) => value.as_u64(),
     };
-    number.and_then(|number| u8::try_from(number).ok()).ok_or_else(|| CaseError("its priority is no number".into()))
+    number.and_then(|number| u8::try_from(number).ok()).ok_or_else(|| CaseError("its priority is not a number".into()))
 }
 
 fn protocol(text: &str) -> Result<Protocol, CaseError> {
@@ -267,6 +267,6 @@ pub(super) fn protocol_number(text: &str) -> Result<u8, CaseError> {
         "ICMP" => Ok(1),
         "ICMPV6" => Ok(58),
         "GRE" => Ok(47),
-        number => number.parse().map_err(|_| CaseError(format!("{text} is no protocol"))),
+        number => number.parse().map_err(|_| CaseError(format!("{text} is not a protocol"))),
     }
 }

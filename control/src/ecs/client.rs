@@ -148,7 +148,7 @@ impl ApiClient {
         let length = length.filter(|length| *length <= ANSWER_BYTES_MAX).ok_or_else(|| strange("it has no length"))?;
         let mut body = vec![0; length];
         self.stream.read_exact(&mut body)?;
-        let body = String::from_utf8(body).map_err(|_| strange("it is no text"))?;
+        let body = String::from_utf8(body).map_err(|_| strange("it is not text"))?;
         Ok(HttpAnswer { status, headers, body })
     }
 

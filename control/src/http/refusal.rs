@@ -45,7 +45,7 @@ pub(super) fn malformed(status: u16, host: &str) -> Vec<u8> {
             "the request has too many headers, or too long ones: at most 100, and 96 KiB in all",
         ),
         414 => (REQUEST_TOO_LARGE, "URI Too Long", "the request's line is too long: at most 64 KiB"),
-        _ => (INVALID_PARAMETER, "Bad Request", "what was sent is no request of HTTP/1.1 or HTTP/1.0"),
+        _ => (INVALID_PARAMETER, "Bad Request", "what was sent is not a request of HTTP/1.1 or HTTP/1.0"),
     };
     let request_id = Environment::real().new_request_id();
     // The requested format is unknown; the official SDKs can read this one, whatever they request.

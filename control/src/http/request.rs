@@ -139,7 +139,7 @@ async fn answer(
     let mut pairs = query.clone();
     let is_form = headers.get("content-type").is_some_and(|kind| kind.starts_with("application/x-www-form-urlencoded"));
     if is_form {
-        let text = std::str::from_utf8(&body).map_err(|_| INVALID_PARAMETER.error("the form is no UTF-8 text"))?;
+        let text = std::str::from_utf8(&body).map_err(|_| INVALID_PARAMETER.error("the form is not UTF-8 text"))?;
         pairs.extend(read_pairs(text)?);
     }
     let parameters = Parameters::new(pairs.iter().cloned())?;

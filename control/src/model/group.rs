@@ -180,7 +180,7 @@ impl Model {
         let (id, old) = self.eni(&leave.eni)?;
         let mut new = old.clone();
         if !new.groups.remove(&group) {
-            let message = format!("{id} is no member of {group}");
+            let message = format!("{id} is not a member of {group}");
             return Err(LEAVE_NOT_MEMBER.error(message).field("group").object(id));
         }
         if new.groups.is_empty() {
@@ -329,7 +329,7 @@ fn kind(text: &str) -> Result<GroupKind, ApiError> {
         "enterprise" | "advanced" => Ok(GroupKind::Advanced),
         _ => {
             let message = format!(
-                "{text} is no kind of group: write basic (normal) or advanced (enterprise)",
+                "{text} is not a kind of group: write basic (normal) or advanced (enterprise)",
                 text = quoted(text)
             );
             Err(GROUP_TYPE.error(message).field("kind"))
@@ -342,7 +342,7 @@ fn inner_access(text: &str) -> Result<Policy, ApiError> {
         "accept" => Ok(Policy::Accept),
         "drop" => Ok(Policy::Drop),
         _ => {
-            let message = format!("{text} is no inner access policy: write accept or drop", text = quoted(text));
+            let message = format!("{text} is not an inner access policy: write accept or drop", text = quoted(text));
             Err(GROUP_POLICY_MALFORMED.error(message).field("inner_access"))
         }
     }

@@ -359,6 +359,6 @@ fn host_name(text: &str) -> Result<String, ApiError> {
     if text.is_empty() || (letters && edges && (2..=64).contains(&text.len())) {
         return Ok(text.into());
     }
-    let message = format!("{text} is no host name: 2 to 64 letters, digits, - and .", text = quoted(text));
+    let message = format!("{text} is not a valid host name: 2 to 64 letters, digits, - and .", text = quoted(text));
     Err(INSTANCE_HOST_NAME.error(message).field("host_name"))
 }

@@ -31,7 +31,7 @@ impl Model {
         let well_formed = rest.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
         if rest.is_empty() || !well_formed || wanted.len() > ID_CHARACTERS_MAX {
             let message = format!(
-                "{} is no identifier: {prefix}- and lower-case letters, digits or -, at most {ID_CHARACTERS_MAX} characters",
+                "{} is not a valid identifier: {prefix}- and lower-case letters, digits or -, at most {ID_CHARACTERS_MAX} characters",
                 quoted(wanted)
             );
             return Err(INVALID_ID_MALFORMED.error(message).field("id"));
@@ -55,7 +55,7 @@ pub(super) fn name(text: Option<&str>, kind: ErrorKind) -> Result<String, ApiErr
         return Ok(text.into());
     }
     let message = format!(
-        "{text} is no name: 2 to 128 letters, digits, :, _, - or ., beginning with a letter",
+        "{text} is not a valid name: 2 to 128 letters, digits, :, _, - or ., beginning with a letter",
         text = quoted(text)
     );
     Err(kind.error(message).field("name"))
@@ -105,7 +105,7 @@ fn plain_text(noun: &str, text: Option<&str>, limits: (usize, usize), kind: Erro
 /// A block without host bits. A bare address is a block of its own.
 pub(super) fn block(text: &str, field: &str, kind: ErrorKind) -> Result<IpNet, ApiError> {
     let block = prefix(text).ok_or_else(|| {
-        kind.error(format!("{text} is no prefix: write one like 10.0.0.0/16 or 2001:db8::/56", text = quoted(text)))
+        kind.error(format!("{text} is not a prefix: write one like 10.0.0.0/16 or 2001:db8::/56", text = quoted(text)))
             .field(field)
     })?;
     if block.trunc() != block {

@@ -96,7 +96,7 @@ impl Model {
                 return Err(PORT_LIST_RANGE_DUPLICATED.error(message).field(field).object(id));
             }
             let Some(found) = new.entries.iter().position(|item| item.ports == removed) else {
-                let message = format!("{removed} is no entry of {id}");
+                let message = format!("{removed} is not an entry of {id}");
                 return Err(PORT_LIST_RANGE.error(message).field(field).object(id));
             };
             new.entries.remove(found);
@@ -155,7 +155,7 @@ impl PortList {
 fn range(text: &str) -> Result<PortRange, ApiError> {
     port_range(text).ok_or_else(|| {
         let message =
-            format!("{text} is no port range: write first/last, from 1/1 to 65535/65535", text = quoted(text));
+            format!("{text} is not a port range: write first/last, from 1/1 to 65535/65535", text = quoted(text));
         PORT_LIST_RANGE.error(message).field("ports")
     })
 }

@@ -84,7 +84,7 @@ impl Model {
                 return Err(PREFIX_LIST_CIDR_DUPLICATED.error(message).field(format!("remove[{place}]")).object(id));
             }
             if new.entries.remove(&removed).is_none() {
-                let message = format!("{removed} is no entry of {id}");
+                let message = format!("{removed} is not an entry of {id}");
                 return Err(PREFIX_LIST_CIDR.error(message).field(format!("remove[{place}]")).object(id));
             }
         }
@@ -135,7 +135,7 @@ impl PrefixList {
 fn entry(text: &str, is_ipv6: bool) -> Result<IpNet, ApiError> {
     let malformed = |message: String| PREFIX_LIST_CIDR.error(message).field("cidr");
     let cidr = prefix(text)
-        .ok_or_else(|| malformed(format!("{text} is no prefix: write one like 10.0.0.0/8", text = quoted(text))))?;
+        .ok_or_else(|| malformed(format!("{text} is not a prefix: write one like 10.0.0.0/8", text = quoted(text))))?;
     if cidr.trunc() != cidr {
         return Err(malformed(format!("{text} has host bits set: write {}", cidr.trunc())));
     }
@@ -159,7 +159,7 @@ fn is_ipv6(family: &str) -> Result<bool, ApiError> {
         "ipv4" => Ok(false),
         "ipv6" => Ok(true),
         _ => {
-            let message = format!("{family} is no address family: write ipv4 or ipv6", family = quoted(family));
+            let message = format!("{family} is not an address family: write ipv4 or ipv6", family = quoted(family));
             Err(PREFIX_LIST_FAMILY.error(message).field("family"))
         }
     }

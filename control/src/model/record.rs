@@ -29,7 +29,8 @@ impl Model {
         for (field, text) in [("id", &create.id), ("kind", &create.kind)] {
             let is_plain = !text.chars().any(|letter| letter.is_control() || letter == '/');
             if text.is_empty() || text.len() > NAME_BYTES_MAX || !is_plain {
-                let message = format!("{} is no name: 1 to {NAME_BYTES_MAX} bytes without a slash", quoted(text));
+                let message =
+                    format!("{} is not a valid name: 1 to {NAME_BYTES_MAX} bytes without a slash", quoted(text));
                 return Err(INVALID_PARAMETER.error(message).field(field));
             }
         }

@@ -19,7 +19,7 @@ impl Model {
 fn timeout(value: Option<u16>, field: &str) -> Result<(), ApiError> {
     match value {
         Some(value) if !(1..=TIMEOUT_S_MAX).contains(&value) => {
-            let message = format!("{value} s is no timeout: choose 1 to {TIMEOUT_S_MAX} seconds");
+            let message = format!("{value} s is not a possible timeout: choose 1 to {TIMEOUT_S_MAX} seconds");
             Err(INVALID_PARAMETER.error(message).field(field))
         }
         _ => Ok(()),

@@ -77,8 +77,7 @@ fn of_eni(id: &EniId, eni: &Eni, before: Option<&Eni>) -> Vec<String> {
     }
     let (guaranteed, most) = (eni.tracking.sessions_guaranteed, eni.sessions_max);
     if guaranteed > most && before.is_none_or(|before| before.tracking.sessions_guaranteed <= before.sessions_max) {
-        warnings
-            .push(format!("{id} is guaranteed {guaranteed} sessions and may hold {most}: it finds room for {most}"));
+        warnings.push(format!("{id} is guaranteed {guaranteed} sessions but may hold only {most}"));
     }
     warnings
 }

@@ -35,7 +35,7 @@ pub fn check(path: &Path) -> io::Result<()> {
     let directory = fs::metadata(path)?;
     check_owner(&directory)?;
     if !directory.is_dir() {
-        return Err(io::Error::new(io::ErrorKind::NotADirectory, "it is no directory"));
+        return Err(io::Error::new(io::ErrorKind::NotADirectory, "it is not a directory"));
     }
     match directory.mode() & OTHERS_WRITE {
         0 => Ok(()),
@@ -47,7 +47,7 @@ fn check_owner(metadata: &Metadata) -> io::Result<()> {
     let own = rustix::process::geteuid().as_raw();
     match metadata.uid() {
         uid if uid == own || uid == 0 => Ok(()),
-        uid => Err(denied(format!("it belongs to user {uid}: `chown` it to user {own}, or choose another"))),
+        uid => Err(denied(format!("it belongs to user {uid}: `chown` it to user {own}, or choose another directory"))),
     }
 }
 

@@ -12,7 +12,7 @@ use std::path::Path;
 /// The operating system's error.
 pub fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     let (Some(folder), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "this is no name of a file"));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "this is not a valid file name"));
     };
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     let beside = folder.join(format!(".{name}.new"));

@@ -24,7 +24,7 @@ pub fn connect(path: &Path, patience: Duration) -> io::Result<UnixStream> {
             Ok(()) => break,
             Err(Errno::INTR) => {}
             Err(Errno::AGAIN) if Instant::now() < deadline => thread::sleep(STEP),
-            Err(Errno::AGAIN) => return Err(io::Error::new(io::ErrorKind::TimedOut, "it takes no connections")),
+            Err(Errno::AGAIN) => return Err(io::Error::new(io::ErrorKind::TimedOut, "it accepts no connections")),
             Err(error) => return Err(error.into()),
         }
     }

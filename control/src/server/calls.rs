@@ -133,7 +133,7 @@ impl Server {
     /// Why what is stored is not known to be in force, if it is not.
     pub(super) fn pending(&self) -> Option<String> {
         let at_work = self.in_flight.as_ref().filter(|in_flight| in_flight.affects_forwarding());
-        at_work.map(|_| "the forwarding plane is at work on it".to_owned()).or_else(|| self.link.pending())
+        at_work.map(|_| "the forwarding plane is applying it".to_owned()).or_else(|| self.link.pending())
     }
 }
 

@@ -28,7 +28,7 @@ const _: () = assert!(UNFINISHED_BYTES_MAX <= 64 << 20);
 pub(super) fn bounds() -> String {
     format!(
         "the control socket takes {CONNECTIONS_MAX} clients and {UNFINISHED_BYTES_MAX} bytes of unfinished requests, \
-         each whole within {} s",
+         each complete within {} s",
         LINE_TIME.as_secs()
     )
 }
@@ -70,13 +70,13 @@ impl Server {
             return Err(SERVICE_UNAVAILABLE.error("the control plane is stopping"));
         }
         let Some(user) = trusted_user(stream) else {
-            return Err(FORBIDDEN.error("this socket is for root and the user who started Sluice"));
+            return Err(FORBIDDEN.error("this socket is only for root and the user who started Sluice"));
         };
         let reserved = if user.is_root() { 0 } else { CONNECTIONS_RESERVED };
         if self.connections.len() >= CONNECTIONS_MAX - reserved {
             self.refusals.count();
             let message =
-                format!("{} clients are connected, as many as may be: try again later", self.connections.len());
+                format!("{} clients are connected, the most there may be: try again later", self.connections.len());
             return Err(SERVICE_UNAVAILABLE.error(message));
         }
         Ok(user)
@@ -104,7 +104,7 @@ impl Server {
     /// Tells a client that there is no room for its line.
     pub(super) fn refuse_line(&mut self, token: Token) {
         self.refusals.count();
-        let message = "other clients leave too much unfinished: try again later, or send less at once";
+        let message = "other clients have too many unfinished requests: try again later, or send less at once";
         self.refuse(ReplyTarget::Socket { token, request: 0 }, SERVICE_UNAVAILABLE.error(message));
     }
 
@@ -122,7 +122,7 @@ impl Server {
         let late: Vec<Token> = late.map(|(token, _)| *token).collect();
         for token in late {
             self.refusals.count();
-            let message = format!("a request has to come whole within {} s", LINE_TIME.as_secs());
+            let message = format!("a request has to be complete within {} s", LINE_TIME.as_secs());
             self.refuse(ReplyTarget::Socket { token, request: 0 }, REQUEST_TIMEOUT.error(message));
             self.connections.remove(&token);
         }

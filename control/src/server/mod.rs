@@ -314,7 +314,7 @@ impl Server {
                     self.make_ready(token);
                 }
                 Ok(Input::TooLong) => {
-                    let message = format!("a request has at most {REQUEST_BYTES_MAX} bytes: split it");
+                    let message = format!("a request may have at most {REQUEST_BYTES_MAX} bytes: split it");
                     self.refuse(ReplyTarget::Socket { token, request: 0 }, REQUEST_TOO_LARGE.error(message));
                 }
                 Ok(Input::NoRoom) => self.refuse_line(token),
@@ -372,7 +372,7 @@ impl Server {
             query => {
                 return match self.state.model().answer(query) {
                     Ok(Some(answer)) => self.reply(origin, ReplyBody::Answered { answer }),
-                    Ok(None) => self.refuse(origin, INTERNAL_ERROR.error("this question has no answer here")),
+                    Ok(None) => self.refuse(origin, INTERNAL_ERROR.error("this query cannot be answered here")),
                     Err(error) => self.refuse(origin, error),
                 };
             }
@@ -466,7 +466,7 @@ fn answer_of(answer: Result<SwitchReplyBody, String>) -> Result<Answer, ApiError
         Ok(SwitchReplyBody::Regrouped(regrouped)) => Ok(Answer::Regrouped(regrouped)),
         Ok(SwitchReplyBody::Explained(explanation)) => Ok(Answer::Explanation(Box::new(explanation))),
         Ok(SwitchReplyBody::Refused { refusals }) => Err(refused_question(&refusals)),
-        Ok(_) => Err(INTERNAL_ERROR.error("the forwarding plane answered something else than was asked")),
+        Ok(_) => Err(INTERNAL_ERROR.error("the forwarding plane gave an unexpected answer")),
         Err(reason) => Err(FORWARDING_UNAVAILABLE.error(reason)),
     }
 }

@@ -34,7 +34,9 @@ pub enum ClientError {
         path: PathBuf,
     },
     /// The connection broke, or the other end stopped responding.
-    #[error("the control plane at {path} broke off ({source}): see `sluice status` for whether the change was made")]
+    #[error(
+        "the control plane at {path} closed the connection ({source}): `sluice status` shows whether the change was made"
+    )]
     Broken {
         /// The socket.
         path: PathBuf,
@@ -42,7 +44,7 @@ pub enum ClientError {
         source: io::Error,
     },
     /// The other end does not speak this protocol.
-    #[error("what answers at {path} is no control plane of this version: {reason}")]
+    #[error("what answers at {path} is not a control plane of this version: {reason}")]
     Foreign {
         /// The socket.
         path: PathBuf,
@@ -98,7 +100,7 @@ impl Client {
     pub fn change(&mut self, command: &Command) -> Result<Changed, ClientError> {
         match self.exchange(command)? {
             ReplyBody::Changed(changed) => Ok(changed),
-            _ => Err(self.foreign("it answers a change with something else".into())),
+            _ => Err(self.foreign("its answer to a change is of another kind".into())),
         }
     }
 
@@ -109,7 +111,7 @@ impl Client {
     pub fn ask(&mut self, query: &Query) -> Result<Answer, ClientError> {
         match self.exchange(query)? {
             ReplyBody::Answered { answer } => Ok(answer),
-            _ => Err(self.foreign("it answers a question with something else".into())),
+            _ => Err(self.foreign("its answer to a query is of another kind".into())),
         }
     }
 

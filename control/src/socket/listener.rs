@@ -23,7 +23,7 @@ impl Socket {
         }
         match fs::symlink_metadata(path) {
             Ok(metadata) if !metadata.file_type().is_socket() => {
-                return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file that is no socket"));
+                return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file that is not a socket"));
             }
             Ok(_) if unix_socket::is_in_use(path) => {
                 return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens there"));

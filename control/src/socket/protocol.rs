@@ -118,7 +118,7 @@ pub fn read_request(line: &[u8]) -> (u64, Result<Operation, ApiError>) {
     let mut fields: Map<String, Value> = match serde_json::from_slice(line) {
         Ok(fields) => fields,
         Err(error) => {
-            let message = format!("the request is no JSON object: {error}");
+            let message = format!("the request is not a JSON object: {error}");
             return (0, Err(INVALID_PARAMETER.error(message)));
         }
     };
@@ -136,11 +136,13 @@ fn read_fields(request: Option<u64>, mut fields: Map<String, Value>) -> Result<O
         None => return Err(MISSING_PARAMETER.error(format!("say \"version\":{VERSION}")).field("version")),
     }
     if request.is_none() {
-        let message = "give the request a number as request, which the reply repeats";
+        let message = "give the request a number in the field request, which the reply repeats";
         return Err(MISSING_PARAMETER.error(message).field("request"));
     }
     let Some(op) = fields.get("op").and_then(Value::as_str) else {
-        return Err(MISSING_PARAMETER.error("say what to do as op, as in \"op\":\"vpc-list\"").field("op"));
+        return Err(MISSING_PARAMETER
+            .error("name the operation in the field op, as in \"op\":\"vpc-list\"")
+            .field("op"));
     };
     let (op, fields) = (op.to_owned(), Value::Object(fields));
     let read = match Query::is_op(&op) {
@@ -307,7 +309,7 @@ mod tests {
             ("enis", "a switch holds at most 8 ENIs", "a switch holds at most 8 ENIs"),
             ("groups/sg-1/rules", "a group has at most 9 rules", "sg-1: a group has at most 9 rules"),
             ("groups/sg-1/rules/sgr-1", "it mixes IPv4 and IPv6", "sgr-1 of sg-1: it mixes IPv4 and IPv6"),
-            ("rules/sg-1/sgr-1", "the rule bears another name", "sgr-1 of sg-1: the rule bears another name"),
+            ("rules/sg-1/sgr-1", "the rule has another name", "sgr-1 of sg-1: the rule has another name"),
             ("vpcs/vpc-1/routes/0.0.0.0/0", "no ENI", "the route 0.0.0.0/0 of vpc-1: no ENI"),
             ("settings/icmp_timeout_s", "1 s at least", "the setting icmp_timeout_s: 1 s at least"),
             ("workers/1", "the worker did not answer in time", "worker 1: the worker did not answer in time"),

@@ -80,7 +80,7 @@ impl EmbeddedStore {
     pub fn open_existing(directory: DataDirectory) -> Result<Self, StoreError> {
         let path = directory.file(STATE_FILE);
         if !path.exists() {
-            let reason = "the file is gone, though the forwarding plane runs by it: is its disk mounted?";
+            let reason = "the file is gone, though the forwarding plane runs this state: is its disk mounted?";
             return Err(StoreError::damaged(path, reason));
         }
         Self::open(directory)
@@ -130,7 +130,7 @@ impl EmbeddedStore {
             file.close()?;
             rewritten
         });
-        written_over.map_err(|error| self.failed(format!("an earlier failure is not over: {error}")))?;
+        written_over.map_err(|error| self.failed(format!("an earlier failure persists: {error}")))?;
         let database = guard(&self.path, || open_database(&self.path, &self.open_file))?;
         let (_, found) = guard(&self.path, || read_all(&database, &self.path))?;
         if found != self.sums {
@@ -245,7 +245,7 @@ fn open_database(path: &Path, open_file: &OpenFile) -> Result<Database, StoreErr
         }
         Err(_) => {
             close(database);
-            Err(StoreError::damaged(path, "its pages contradict each other"))
+            Err(StoreError::damaged(path, "its pages are inconsistent"))
         }
     }
 }
@@ -266,7 +266,7 @@ fn read_all(database: &Database, path: &Path) -> Result<(Vec<Event>, Sums), Stor
     };
     let number = |key: &str| -> Result<u64, StoreError> {
         let value = meta.get(key).map_err(|error| damaged(error.to_string()))?;
-        value.map(|value| value.value()).ok_or_else(|| damaged(format!("it says no {key}")))
+        value.map(|value| value.value()).ok_or_else(|| damaged(format!("it has no {key}")))
     };
     let format = number(META_FORMAT)?;
     if format != FORMAT {
@@ -287,7 +287,7 @@ fn read_all(database: &Database, path: &Path) -> Result<(Vec<Event>, Sums), Stor
         seal = seal.wrapping_add(sum);
     }
     if (count, seal) != (number(META_COUNT)?, number(META_SEAL)?) {
-        return Err(damaged(format!("it has {count} records, and not those that were written last")));
+        return Err(damaged(format!("it has {count} records, which are not those that were last written")));
     }
     Ok((events, Sums { count, seal }))
 }

@@ -76,7 +76,7 @@ pub enum StoreError {
         source: io::Error,
     },
     /// A change could not be stored.
-    #[error("cannot keep the change in {path}: {reason}")]
+    #[error("cannot store the change in {path}: {reason}")]
     Append {
         /// The file.
         path: PathBuf,

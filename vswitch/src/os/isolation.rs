@@ -175,7 +175,7 @@ impl<'a> Isolated<'a> {
         };
         if !told.iter().any(is_ethernet) {
             // The loopback device in particular must not be cut off.
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no Ethernet interface"));
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not an Ethernet interface"));
         }
         Ok(Self { netlink, device, index })
     }
@@ -188,7 +188,7 @@ impl<'a> Isolated<'a> {
             let device = self.device;
             if is_one_of(&error, &[Errno::INVAL, Errno::EXIST]) {
                 let text = format!(
-                    "{device} has an ingress queueing discipline of somebody else, so its frames cannot be kept from \
+                    "{device} has a foreign ingress queueing discipline, so its frames cannot be kept from \
                      the kernel; remove it with: tc qdisc delete dev {device} ingress"
                 );
                 return io::Error::new(error.kind(), text);
@@ -212,7 +212,7 @@ impl<'a> Isolated<'a> {
             self.refuse_filters(hook)?;
             let filters = self.filters(hook)?;
             if !filters.iter().any(|filter| filter.is_ours() && filter.drops) {
-                let text = format!("{} has lost the filter that keeps its frames from the kernel", self.device);
+                let text = format!("{} has lost the filter that isolates it from the kernel", self.device);
                 return Err(io::Error::other(text));
             }
         }
@@ -227,7 +227,7 @@ impl<'a> Isolated<'a> {
             filters.iter().find(|filter| filter.chain == 0 && filter.priority <= PRIORITY && !filter.is_ours())
         {
             let text = format!(
-                "{device} has a filter of somebody else that comes before all others, so its frames cannot be kept \
+                "{device} has a foreign filter that runs before all others, so its frames cannot be kept \
                  from the kernel; give it another priority, or remove it with: tc filter delete dev {device} {name} \
                  pref {}",
                 other.priority
@@ -246,8 +246,8 @@ impl<'a> Isolated<'a> {
             }
             let (device, name) = (self.device, hook.name());
             let text = format!(
-                "{device} has a BPF program (tcx {name}) that comes before all filters, so its frames cannot be kept \
-                 from the kernel; detach it: bpftool net show dev {device} tells which it is"
+                "{device} has a BPF program (tcx {name}) that runs before all filters, so its frames cannot be kept \
+                 from the kernel; detach it: bpftool net show dev {device} shows which it is"
             );
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
         }
@@ -305,7 +305,7 @@ impl<'a> Isolated<'a> {
             _ => error.to_string(),
         };
         let device = self.device;
-        io::Error::new(error.kind(), format!("frames of {device} cannot be kept from the kernel: {what}: {text}"))
+        io::Error::new(error.kind(), format!("frames of {device} cannot be isolated from the kernel: {what}: {text}"))
     }
 }
 

@@ -154,7 +154,7 @@ pub fn remove(name: &str) -> io::Result<()> {
 /// Replaces this process with the command `argv`, run inside the named namespace. Returns only on failure.
 pub fn exec(name: &str, argv: &[OsString]) -> io::Error {
     let Some((program, arguments)) = argv.split_first() else {
-        return io::Error::new(io::ErrorKind::InvalidInput, "no command is given");
+        return io::Error::new(io::ErrorKind::InvalidInput, "no command was given");
     };
     // After `exec` the process has the namespace of the thread that called it.
     if let Err(error) = enter(name) {

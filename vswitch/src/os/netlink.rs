@@ -100,7 +100,7 @@ pub fn configure(device: &str, wanted: &Interface, previous: Option<&Interface>)
     for (subnet, gateway) in wanted.subnets() {
         netlink
             .add_subnet(index, (subnet, gateway), wanted.gateway_mac)
-            .map_err(|error| explain(device, &format!("lead {subnet} through {gateway}"), error))?;
+            .map_err(|error| explain(device, &format!("route {subnet} through {gateway}"), error))?;
     }
     for gateway in &wanted.gateways {
         // If two ENIs share a namespace, the first keeps the default route.

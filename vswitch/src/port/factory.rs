@@ -59,7 +59,7 @@ impl PortFactory {
     /// Why it cannot be opened now, naming device and namespace.
     pub fn open(&self, eni: &EniId, spec: &PortSpec) -> io::Result<Box<dyn Port>> {
         let first = self.open_rx_queues(eni, spec, 1)?.into_iter().next();
-        first.ok_or_else(|| io::Error::other("a port has one rx queue at least"))
+        first.ok_or_else(|| io::Error::other("a port has at least one rx queue"))
     }
 
     /// Opens the port of an ENI with up to `rx_queues` rx queues: each receives a part of its frames, all those of a flow the
@@ -112,7 +112,7 @@ impl PortFactory {
             match af_xdp::AfXdpPort::open(interface) {
                 Ok(port) => return Ok(Box::new(port)),
                 // If there is more amiss than that, the raw socket says so.
-                Err(error) => log::warn!("no XDP socket, so a raw one: {error}"),
+                Err(error) => log::warn!("using a raw socket instead of an XDP socket: {error}"),
             }
         }
         Ok(Box::new(af_packet::AfPacketPort::open(interface)?))

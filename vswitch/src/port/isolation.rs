@@ -25,7 +25,7 @@ pub(super) fn isolate(port: &PacketPort, run_dir: Option<&RunDir>) -> io::Result
         let folder = run_dir.interfaces();
         let recorded = fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
         recorded.and_then(|()| fs::write(record_path(run_dir, port), [])).map_err(|error| {
-            let text = format!("{}: cannot be noted in {}: {error}", describe(port), folder.display());
+            let text = format!("{}: cannot be recorded in {}: {error}", describe(port), folder.display());
             io::Error::new(error.kind(), text)
         })?;
     }

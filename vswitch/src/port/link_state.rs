@@ -37,7 +37,7 @@ impl LinkState {
         let text = match self {
             Self::Ready => return None,
             Self::NoCarrier => "it has no carrier".into(),
-            Self::Down => format!("it is set down: `ip link set {device} up` where it is"),
+            Self::Down => format!("it is set down: run `ip link set {device} up` in its namespace"),
             Self::Gone => "it was moved to another network namespace, or removed".to_owned(),
         };
         Some(format!("{}: {text}", spec.describe()))

@@ -129,7 +129,7 @@ impl MemoryGuest {
 impl MemoryPort {
     fn check(&self) -> io::Result<()> {
         if self.0.is_failed.load(Ordering::Acquire) {
-            return Err(io::Error::new(io::ErrorKind::BrokenPipe, "memory port: cut by its guest"));
+            return Err(io::Error::new(io::ErrorKind::BrokenPipe, "memory port: disconnected by its guest"));
         }
         Ok(())
     }

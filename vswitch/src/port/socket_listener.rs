@@ -29,7 +29,7 @@ impl SocketListener {
         let owner = user.map(user_number).transpose()?;
         match fs::symlink_metadata(path) {
             Ok(metadata) if !metadata.file_type().is_socket() => {
-                return Err(io::Error::new(ErrorKind::AlreadyExists, "the file exists and is no socket"));
+                return Err(io::Error::new(ErrorKind::AlreadyExists, "the file exists and is not a socket"));
             }
             Ok(_) if UnixStream::connect(path).is_ok() => {
                 return Err(io::Error::new(ErrorKind::AddrInUse, "another process listens there already"));

@@ -101,7 +101,7 @@ impl ControlSocket {
         let explain = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
         match fs::symlink_metadata(path) {
             Ok(metadata) if !metadata.file_type().is_socket() => {
-                return Err(explain(io::Error::new(ErrorKind::AlreadyExists, "exists and is no socket")));
+                return Err(explain(io::Error::new(ErrorKind::AlreadyExists, "exists and is not a socket")));
             }
             Ok(_) if is_in_use(path) => {
                 return Err(explain(io::Error::new(ErrorKind::AddrInUse, "a switch already listens here")));
@@ -143,7 +143,7 @@ impl ControlSocket {
         let own = rustix::process::geteuid();
         let refusal = match socket_peercred(&stream) {
             Ok(peer) if peer.uid != own && !peer.uid.is_root() => {
-                Some(Refusal::new("forbidden", "", "only the user that runs the switch, and root, may control it"))
+                Some(Refusal::new("forbidden", "", "only root and the user that runs the switch may control it"))
             }
             Ok(peer) if self.connections.len() >= connections_max(peer.uid, own) => {
                 self.refusals.count(Instant::now());
@@ -151,7 +151,7 @@ impl ControlSocket {
                 Some(Refusal::new("limit", "", text))
             }
             Ok(_) => None,
-            Err(error) => Some(Refusal::new("forbidden", "", format!("cannot tell who you are: {error}"))),
+            Err(error) => Some(Refusal::new("forbidden", "", format!("cannot determine who you are: {error}"))),
         };
         if let Some(refusal) = refusal {
             // A courtesy to the rejected client; the socket is new, so its buffer has room.
@@ -319,7 +319,7 @@ impl ControlConnection {
         self.began = if is_half { self.began.or(Some(now)) } else { None };
         let is_late = !self.is_readable && self.deadline().is_some_and(|deadline| deadline <= now);
         if is_late {
-            let text = format!("a message has to come whole within {} s", MESSAGE_TIME.as_secs());
+            let text = format!("a message has to be complete within {} s", MESSAGE_TIME.as_secs());
             self.unsent = refuse(Refusal::new("timeout", "", text));
             self.sent = 0;
             self.send();
@@ -358,8 +358,8 @@ impl ControlConnection {
         if refuses {
             self.is_discarding = true;
             let refusal = match self.received.len() < line_bytes_max {
-                true => Refusal::new("limit", "", "other clients leave too much unfinished; try again later"),
-                false => Refusal::new("too-large", "", format!("a message has at most {line_bytes_max} bytes")),
+                true => Refusal::new("limit", "", "other clients have too many unfinished messages; try again later"),
+                false => Refusal::new("too-large", "", format!("a message may have at most {line_bytes_max} bytes")),
             };
             self.unsent = refuse(refusal);
             self.sent = 0;

@@ -344,7 +344,8 @@ impl Switch {
         match late {
             None => Ok(driver.now().as_ns() - started.as_ns()),
             Some(worker) => {
-                let text = format!("published, but worker {worker} did not follow in {} s", TIMEOUT_NS / 1_000_000_000);
+                let text =
+                    format!("published, but worker {worker} did not follow within {} s", TIMEOUT_NS / 1_000_000_000);
                 Err(Refusal::new("timeout", format!("workers/{worker}"), text))
             }
         }

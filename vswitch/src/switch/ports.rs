@@ -98,7 +98,8 @@ impl Switch {
                 registry.register(&mut SourceFd(&descriptor.as_raw_fd()), token, Interest::READABLE)?;
             }
             let attach = WorkerCommand::Attach { slot, eni: index, eni_generation, rx_queue, port, frame_bytes_max };
-            self.command(worker, attach, driver).ok_or_else(|| io::Error::other("its worker takes no commands"))?;
+            self.command(worker, attach, driver)
+                .ok_or_else(|| io::Error::other("its worker does not accept commands"))?;
         }
         if let Some(record) = self.ports.get_mut(eni) {
             record.state = PortState::Up;
@@ -253,7 +254,7 @@ impl Switch {
             match isolation::restore(&interface) {
                 Ok(false) => {}
                 Ok(true) => log::warn!(
-                    "the filters that keep the frames of {} from the kernel were gone, and are back",
+                    "the filters that isolate {} from the kernel were missing and have been restored",
                     interface.device
                 ),
                 Err(error) => self.take_down(&eni, &error, driver),

@@ -101,7 +101,7 @@ impl Switch {
             match after {
                 Verdict::Forward(to) if next.is_some_and(|next| next != to) => {
                     let name = self.snapshot.eni_id(to).map_or("another", EniId::as_str);
-                    let text = format!("it goes to {name} by its route: name no receiver, or that one");
+                    let text = format!("its route leads to {name}: name no receiver, or that one");
                     return Err(Refusal::new("invalid", "packet/to", text));
                 }
                 Verdict::Forward(to) => next = Some(to),
@@ -113,7 +113,7 @@ impl Switch {
                 return Err(Refusal::new(
                     "invalid",
                     "packet/from",
-                    "name the ENI that sends, or the one that receives",
+                    "name the ENI that sends it, or the one that receives it",
                 ));
             };
             let eni = self.snapshot.eni_id(index).cloned().unwrap_or_default();

@@ -60,7 +60,7 @@ impl Switch {
         let rx_queues = rx_queues.unwrap_or_else(|| self.rx_queues());
         self.check_resize(workers, rx_queues).map_err(|refusal| vec![refusal])?;
         let reserved = driver.reserve(workers).map_err(|error| {
-            let text = format!("there cannot be {workers} workers, and nothing has changed: {error}");
+            let text = format!("{workers} workers are not possible, and nothing has changed: {error}");
             vec![Refusal::new("limit", "workers", text)]
         })?;
         let mut plan = ResizePlan {
@@ -74,7 +74,7 @@ impl Switch {
         };
         let started = driver.now();
         let Some(mut all) = driver.pause_all() else {
-            let text = "a worker did not come to the end of its turn in time; nothing has changed";
+            let text = "a worker did not finish its turn in time; nothing has changed";
             return Err(vec![Refusal::new("timeout", "workers", text)]);
         };
         let moved = self.move_enis(&mut plan, &mut all, driver.now());
@@ -101,7 +101,7 @@ impl Switch {
         }
         if rx_queues == 0 || rx_queues > workers {
             let text = format!(
-                "{rx_queues} rx queues and {workers} workers: each rx queue needs a worker of its own, and one is the fewest"
+                "{rx_queues} rx queues and {workers} workers: each rx queue needs a worker of its own, and there must be at least one"
             );
             return Err(Refusal::new("invalid", "lanes", text));
         }
@@ -247,7 +247,7 @@ fn drain_rings(workers: &mut [Worker], now: Time) -> Result<(), Refusal> {
             workers.iter_mut().for_each(|worker| worker.turn_handoffs(now));
         }
     }
-    Err(Refusal::new("timeout", "workers", "packets between workers do not arrive; nothing has changed"))
+    Err(Refusal::new("timeout", "workers", "packets between workers did not arrive; nothing has changed"))
 }
 
 /// Registers a descriptor with another worker than before.

@@ -61,7 +61,7 @@ impl Worker {
                         continue;
                     }
                     Ok(()) => Some(io::Error::other(
-                        "its kernel does not take frames that older rules let pass; they are dropped",
+                        "its kernel does not take frames that older rules admitted; they are dropped",
                     )),
                     Err(error) => Some(error),
                 },

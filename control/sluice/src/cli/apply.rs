@@ -28,7 +28,7 @@ pub(super) fn run(session: &CliSession, arguments: &ApplyArguments) -> Result<()
     let lab = lab::read(&text).map_err(in_file)?;
     let mut client = session.connect()?;
     let Answer::State(state) = client.ask(&Query::StateShow(Nothing {}))? else {
-        return Err(CliError::Usage("the control plane does not tell its state".into()));
+        return Err(CliError::Usage("the control plane does not report its state".into()));
     };
     let steps = lab::plan(&lab, &state).map_err(in_file)?;
     let told: Vec<String> = steps.iter().map(|step| step.told.clone()).collect();

@@ -47,6 +47,6 @@ fn place(device: &str, namespace: Option<&str>) -> String {
 fn text(down: &Down) -> String {
     let devices = down.devices.iter().map(|name| format!("\nTAP device {name} removed"));
     let namespaces = down.namespaces.iter().map(|name| format!("\nnetwork namespace {name} removed"));
-    let interfaces = down.interfaces.iter().map(|name| format!("\ninterface {name} given back to the kernel"));
+    let interfaces = down.interfaces.iter().map(|name| format!("\ninterface {name} returned to the kernel"));
     format!("sluice is down{}", devices.chain(namespaces).chain(interfaces).collect::<String>())
 }

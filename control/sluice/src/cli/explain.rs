@@ -84,7 +84,7 @@ pub(super) fn protocol_number(text: &str) -> Result<u8, CliError> {
         "icmpv6" => Ok(58),
         "gre" => Ok(47),
         number => number.parse().map_err(|_| {
-            CliError::Usage(format!("{text} is no protocol: write tcp, udp, icmp, icmpv6, gre or a number"))
+            CliError::Usage(format!("{text} is not a protocol: write tcp, udp, icmp, icmpv6, gre or a number"))
         }),
     }
 }

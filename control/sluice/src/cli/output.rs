@@ -89,7 +89,7 @@ pub(crate) fn forwarding(forwarding: &Forwarding) -> String {
     match forwarding {
         Forwarding::Unchanged => String::new(),
         Forwarding::Pending { reason } => {
-            format!("stored, NOT in force yet: {reason}\nit will be as soon as the forwarding plane is back")
+            format!("stored, NOT in force yet: {reason}\nit will be as soon as the forwarding plane is available")
         }
         Forwarding::Applied(applied) => {
             let mut text = format!(

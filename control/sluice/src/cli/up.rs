@@ -47,7 +47,7 @@ impl EndpointArguments {
             Some("none") => return Ok(None),
             Some(text) => Some(text.parse().map_err(|_| {
                 CliError::Usage(format!(
-                    "{text} is no address to listen on: write one like 127.0.0.1:8773, or none",
+                    "{text} is not an address to listen on: write one like 127.0.0.1:8773, or none",
                     text = quoted(text)
                 ))
             })?),

@@ -27,7 +27,7 @@ pub(crate) fn end_running(paths: &Paths) -> Result<(), CliError> {
         let pid = process.and_then(|process| Pid::from_raw(i32::try_from(process).ok()?)).filter(|_| !is_late);
         let Some(pid) = pid else {
             let process = process.map_or_else(|| "unknown".into(), |process| process.to_string());
-            return Err(CliError::Usage(format!("`sluice up` (process {process}) does not end: end it by hand")));
+            return Err(CliError::Usage(format!("`sluice up` (process {process}) does not end: kill it manually")));
         };
         // The lock is held at this moment, so the number is still that of its holder, or the holder is about to end.
         if let Ok(handle) = pidfd_open(pid, PidfdFlags::empty()) {

@@ -22,7 +22,7 @@ pub(super) fn take(run_dir: &Path, path: &Path) -> Result<File, CliError> {
         let patience = if owner.is_some_and(is_running) { PATIENCE_RUNNING } else { PATIENCE_DEAD };
         if asked.elapsed() > patience {
             return Err(CliError::Usage(format!(
-                "Sluice runs already on {} (process {}): stop it, or choose other folders with --run-dir and --data-dir",
+                "Sluice is already running on {} (process {}): stop it, or choose other folders with --run-dir and --data-dir",
                 run_dir.display(),
                 owner.map_or_else(|| "unknown".into(), |owner| owner.to_string())
             )));

@@ -69,11 +69,11 @@ impl Plane {
         let Some(left) = PlaneProcess::left(socket, known, &self.arguments) else { return false };
         let process = left.id();
         if may_stay && left.is_started_as(&self.arguments) {
-            log::info!("the {} of an earlier `sluice up` still runs (process {process}): it stays", self.name());
+            log::info!("the {} of an earlier `sluice up` still runs (process {process}): keeping it", self.name());
             self.process = Some(left);
             return true;
         }
-        log::info!("the {} of an earlier `sluice up` still runs (process {process}): starting it anew", self.name());
+        log::info!("the {} of an earlier `sluice up` still runs (process {process}): restarting it", self.name());
         self.process = Some(left);
         self.end();
         false

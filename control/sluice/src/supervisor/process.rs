@@ -59,7 +59,7 @@ impl fmt::Display for Ended {
         match self {
             Self::Exited(status) => write!(formatter, "exit status {status}"),
             Self::Killed(signal) => write!(formatter, "signal {signal}"),
-            Self::Somehow => formatter.write_str("for a reason that is not known here"),
+            Self::Somehow => formatter.write_str("for an unknown reason"),
         }
     }
 }

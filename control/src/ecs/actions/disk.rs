@@ -134,7 +134,7 @@ pub(in crate::ecs) fn detach(context: &Context<'_>) -> Result<Plan, ApiError> {
     let (id, instance) = disk_and_instance(context)?;
     let noted = context.scope.label(&id);
     if noted.attribute("InstanceId") != instance || noted.attribute("Type") == "system" {
-        return Err(DISK_STATUS.error(format!("{id} is no data disk of {instance}.")).object(id));
+        return Err(DISK_STATUS.error(format!("{id} is not a data disk of {instance}.")).object(id));
     }
     let zone = zone_of(context, noted);
     let free = [("InstanceId", String::new()), ("Device", String::new()), ("ZoneId", zone)];

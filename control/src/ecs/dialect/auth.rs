@@ -100,7 +100,7 @@ impl Authenticator {
     pub fn admit(&self, envelope: &RequestEnvelope<'_>, now_s: u64) -> Result<String, ApiError> {
         match envelope.header("authorization") {
             Some(value) if value.starts_with(V3_ALGORITHM) => self.admit_v3(envelope, value, now_s),
-            Some(_) => Err(INCOMPLETE_SIGNATURE.error("the Authorization header is no ACS3-HMAC-SHA256 signature")),
+            Some(_) => Err(INCOMPLETE_SIGNATURE.error("the Authorization header is not an ACS3-HMAC-SHA256 signature")),
             None => match &self.unsigned_account {
                 Some(account) if envelope.parameters.given("Signature").is_none() => Ok(account.clone()),
                 _ => self.admit_v1(envelope, now_s),

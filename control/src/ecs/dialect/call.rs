@@ -346,7 +346,7 @@ impl<'a> Context<'a> {
     pub(in crate::ecs) fn check_text(&self, name: &str, text: &str, most: usize) -> Result<(), ApiError> {
         let is_address = text.starts_with("http://") || text.starts_with("https://");
         match is_address || text.chars().any(char::is_control) || text.chars().count() > most {
-            true => self.refuse(name, &format!("write 1 to {most} characters that are no web address")),
+            true => self.refuse(name, &format!("write 1 to {most} characters that are not a URL")),
             false => Ok(()),
         }
     }

@@ -46,7 +46,7 @@ pub fn read_pairs(text: &str) -> Result<Vec<(String, String)>, ApiError> {
 fn decode(text: &str) -> Result<String, ApiError> {
     let spaced = text.replace('+', " ");
     let decoded = percent_decode_str(&spaced).decode_utf8();
-    decoded.map(|text| text.into_owned()).map_err(|_| INVALID_PARAMETER.error("a parameter is no UTF-8 text"))
+    decoded.map(|text| text.into_owned()).map_err(|_| INVALID_PARAMETER.error("a parameter is not UTF-8 text"))
 }
 
 /// The pairs on one line, sorted and encoded, as they are signed.
@@ -214,7 +214,7 @@ fn place(name: &str, text: &str) -> Result<u32, ApiError> {
     let plain = !text.is_empty() && text.len() <= PLACE_DIGITS_MAX && text.bytes().all(|byte| byte.is_ascii_digit());
     let number = text.parse().ok().filter(|number| plain && *number > 0 && !text.starts_with('0'));
     number.ok_or_else(|| {
-        let message = format!("{name}.{} is no place in a list: they count from 1", shown(text));
+        let message = format!("{name}.{} is not an index in a list: they start at 1", shown(text));
         INVALID_PARAMETER.error(message).field(name)
     })
 }

@@ -126,7 +126,7 @@ impl Model {
             });
             let Some(delegated) = delegated else {
                 let message = format!(
-                    "{text} is no prefix to delegate: an IPv4 /28 or IPv6 /80 without host bits",
+                    "{text} is not a prefix to delegate: an IPv4 /28 or IPv6 /80 without host bits",
                     text = quoted(text)
                 );
                 return Err(within(INVALID_PARAMETER.error(message)));
@@ -304,6 +304,7 @@ fn no_ipv6(id: &VSwitchId) -> ApiError {
 }
 
 fn address(text: &str) -> Result<IpAddr, ApiError> {
-    text.parse()
-        .map_err(|_| IP_MALFORMED.error(format!("{text} is no address: write one like 10.0.0.7", text = quoted(text))))
+    text.parse().map_err(|_| {
+        IP_MALFORMED.error(format!("{text} is not an address: write one like 10.0.0.7", text = quoted(text)))
+    })
 }

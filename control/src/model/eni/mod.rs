@@ -261,11 +261,14 @@ fn check_device(port: &DesiredPort, device: &str, namespace: Option<&str>) -> Re
     if !is_name(device, 15) {
         return refuse(
             "device",
-            format!("{device} is no device name: 1 to 15 letters without / : % and spaces", device = quoted(device)),
+            format!(
+                "{device} is not a valid device name: 1 to 15 letters without / : % and spaces",
+                device = quoted(device)
+            ),
         );
     }
     if let Some(name) = namespace.filter(|name| !is_name(name, 64)) {
-        return refuse("namespace", format!("{name} is no name of a namespace", name = quoted(name)));
+        return refuse("namespace", format!("{name} is not a valid name of a namespace", name = quoted(name)));
     }
     if matches!(port, DesiredPort::Tap(tap) if tap.create_namespace && tap.namespace.is_none()) {
         return refuse("create_namespace", "which namespace? give its name as namespace".into());
@@ -290,7 +293,7 @@ fn one_of(seconds: &[u16]) -> String {
 fn timeouts(old: Timeouts, change: Option<&TimeoutsChange>) -> Result<Timeouts, ApiError> {
     let Some(change) = change else { return Ok(old) };
     let refuse = |field: &str, value: u16, allowed: String| {
-        let message = format!("{value} s is no such timeout: choose {allowed}");
+        let message = format!("{value} s is not a possible timeout: choose {allowed}");
         ENI_TIMEOUTS.error(message).field(format!("timeouts.{field}"))
     };
     let new = change.over(old);

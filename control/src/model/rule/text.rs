@@ -127,14 +127,14 @@ pub(in crate::model) fn policy(text: &str) -> Result<Policy, ApiError> {
         "accept" => Ok(Policy::Accept),
         "drop" => Ok(Policy::Drop),
         _ => Err(RULE_POLICY
-            .error(format!("{text} is no policy: write accept or drop", text = quoted(text)))
+            .error(format!("{text} is not a policy: write accept or drop", text = quoted(text)))
             .field("policy")),
     }
 }
 
 pub(in crate::model) fn priority(value: i64) -> Result<u8, ApiError> {
     u8::try_from(value).ok().filter(|priority| (1..=100).contains(priority)).ok_or_else(|| {
-        let message = format!("{value} is no priority: 1 is the strongest and 100 the weakest");
+        let message = format!("{value} is not a priority: 1 is the strongest and 100 the weakest");
         RULE_PRIORITY.error(message).field("priority")
     })
 }
@@ -152,7 +152,7 @@ pub(in crate::model) fn protocol(text: &str) -> Result<Protocol, ApiError> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|_| digits).map(Protocol::Number).ok_or_else(|| {
         let message = format!(
-            "{text} is no protocol: write tcp, udp, icmp, icmpv6, gre, all or a number 0 to 255",
+            "{text} is not a protocol: write tcp, udp, icmp, icmpv6, gre, all or a number 0 to 255",
             text = quoted(text)
         );
         RULE_PROTOCOL.error(message).field("protocol")
@@ -194,7 +194,7 @@ pub(in crate::model) fn source_ports(text: Option<&str>, protocol: Protocol) -> 
         }
         Some(text) => port_range(text).map(Some).ok_or_else(|| {
             let message =
-                format!("{text} is no range of source ports: write first/last or {ANY_PORTS}", text = quoted(text));
+                format!("{text} is not a range of source ports: write first/last or {ANY_PORTS}", text = quoted(text));
             RULE_SOURCE_PORTS.error(message).field("source_ports")
         }),
     }
@@ -222,7 +222,7 @@ pub(in crate::model) fn ports(spec: &RuleSpec, protocol: Protocol) -> Result<Por
     match (range, list) {
         (Some(text), _) => port_range(text).map(Ports::Range).ok_or_else(|| {
             let message = format!(
-                "{text} is no port range: write first/last as in 80/80, all ports as 1/65535",
+                "{text} is not a port range: write first/last as in 80/80, all ports as 1/65535",
                 text = quoted(text)
             );
             RULE_PORTS.error(message).field("ports")
@@ -294,7 +294,7 @@ pub(in crate::model) fn end_prefix(
     let prefix = prefix(text).filter(|prefix| ipv6.is_none() || is_ipv6(*prefix));
     let prefix = prefix.ok_or_else(|| {
         let example = if ipv6.is_some() { "2001:db8::/32" } else { "10.0.0.0/8" };
-        kind.error(format!("{text} is no address or prefix: write one like {example}", text = quoted(text)))
+        kind.error(format!("{text} is not an address or prefix: write one like {example}", text = quoted(text)))
             .field(field)
     })?;
     Ok(Some(prefix.trunc()))

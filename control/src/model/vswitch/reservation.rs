@@ -113,7 +113,7 @@ impl Model {
         let cidr = block(text, "cidr", CIDR_BLOCK_MALFORMED)?;
         let (whole, most) = Self::block_of(id, vswitch, cidr.addr().is_ipv6())?;
         if !whole.contains(&cidr) || cidr == whole {
-            return refuse(INVALID_PARAMETER, format!("{cidr} is no part of {whole}, the block of {id}"));
+            return refuse(INVALID_PARAMETER, format!("{cidr} is not part of {whole}, the block of {id}"));
         }
         if cidr.prefix_len() > most {
             return refuse(CIDR_BLOCK_MASK, format!("{cidr}: a block that is kept is at most {most} bits long"));

@@ -77,22 +77,22 @@ impl Role {
 /// they have. If the kernel refuses a step, that is logged, and the others are done.
 pub fn restrict(role: Role) {
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
-    tell("cannot give up new privileges", rustix::thread::set_no_new_privs(true));
+    tell("cannot renounce new privileges", rustix::thread::set_no_new_privs(true));
     tell("cannot clear its ambient capabilities", rustix::thread::clear_ambient_capability_set());
-    tell("cannot make its bounding set of capabilities smaller", bound(role.bounding()));
-    tell("cannot give up capabilities", keep(role.at_start(), role.at_start()));
+    tell("cannot reduce its bounding set of capabilities", bound(role.bounding()));
+    tell("cannot drop capabilities", keep(role.at_start(), role.at_start()));
 }
 
 /// Drops what `role` needed only to start, and ends the process at the first system call that `role` never makes. From
 /// here on it may read untrusted input.
 pub fn seal(role: Role) {
-    tell("cannot give up capabilities", keep(role.permitted(), role.effective()));
+    tell("cannot drop capabilities", keep(role.permitted(), role.effective()));
     tell("cannot filter its system calls", filter::install(role));
 }
 
 fn tell<E: std::fmt::Display>(what: &str, result: Result<(), E>) {
     if let Err(error) = result {
-        log::warn!("this process {what}: {error}; it goes on, and `sluice status --privileges` shows what it holds");
+        log::warn!("this process {what}: {error}; it continues, and `sluice status --privileges` shows what it holds");
     }
 }
 

@@ -46,7 +46,7 @@ pub(super) struct ChangeThread {
 
 impl ChangeThread {
     pub(super) fn new(socket: &Path, timeout: Duration, desired: Desired) -> Self {
-        let reason = "no attempt to connect was made yet";
+        let reason = "no attempt to connect has been made yet";
         let view = LinkView {
             socket: socket.display().to_string(),
             connected: false,
@@ -204,7 +204,7 @@ impl ChangeThread {
                 }
                 Ok(LinkOutcome::Refused(refusals))
             }
-            _ => Err("the forwarding plane answered something else than was asked".to_owned().into()),
+            _ => Err("the forwarding plane gave an unexpected answer".to_owned().into()),
         }
     }
 
@@ -220,7 +220,7 @@ impl ChangeThread {
     fn learn_generation(&mut self, deadline: Instant) -> Result<(), Failure> {
         match self.exchange(RequestBody::Status, deadline)? {
             SwitchReplyBody::Status(status) => self.generation = self.generation.max(status.generation),
-            _ => return Err("the forwarding plane did not tell its generation".to_owned().into()),
+            _ => return Err("the forwarding plane did not report its generation".to_owned().into()),
         }
         Ok(())
     }

@@ -170,7 +170,7 @@ pub fn ask(socket: &Path, body: RequestBody, timeout: Duration) -> Result<Switch
 pub fn ask_status(socket: &Path, timeout: Duration) -> Result<Status, String> {
     match ask(socket, RequestBody::Status, timeout)? {
         SwitchReplyBody::Status(status) => Ok(status),
-        _ => Err("the forwarding plane answered something else than was asked".into()),
+        _ => Err("the forwarding plane gave an unexpected answer".into()),
     }
 }
 

@@ -85,7 +85,7 @@ impl Delta {
             }
             for (name, rule) in rules {
                 if rule.as_ref().is_some_and(|rule| rule.id != *name) {
-                    let message: String = "the rule bears another name".into();
+                    let message: String = "the rule has another name".into();
                     refusals.push(Refusal::new("invalid", format!("rules/{id}/{name}"), message));
                 }
             }

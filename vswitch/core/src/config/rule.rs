@@ -178,7 +178,7 @@ impl PortRange {
     /// Where it is reversed or contains port 0, which no rule matches.
     pub(crate) fn check(self) -> Result<(), String> {
         if self.first == 0 || self.first > self.last {
-            return Err(alloc::format!("{self} is no range of ports from 1 to 65535"));
+            return Err(alloc::format!("{self} is not a port range from 1 to 65535"));
         }
         Ok(())
     }

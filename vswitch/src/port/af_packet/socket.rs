@@ -56,7 +56,7 @@ impl PacketSocket {
         socket.set(libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, &QUEUE_BYTES)?;
         socket.bind(index)?;
         if socket.address()?.sll_hatype != libc::ARPHRD_ETHER {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no Ethernet interface"));
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not an Ethernet interface"));
         }
         // Binding to an interface that is down succeeds, but leaves this error on the socket.
         rustix::net::sockopt::socket_error(&socket.0)??;

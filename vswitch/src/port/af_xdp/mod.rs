@@ -45,9 +45,9 @@ impl AfXdpPort {
         let opened = namespace::within_any(port.namespace.as_deref(), work);
         let socket = opened.map_err(|error| {
             let reason = match error.raw_os_error().map(Errno::from_raw_os_error) {
-                Some(Errno::BUSY) => "another XDP program or socket has the interface already",
-                Some(Errno::OPNOTSUPP) => "its driver has no XDP",
-                Some(Errno::RANGE) => "its driver has XDP for smaller frames only; lower the MTU of both ends",
+                Some(Errno::BUSY) => "another XDP program or socket already uses the interface",
+                Some(Errno::OPNOTSUPP) => "its driver does not support XDP",
+                Some(Errno::RANGE) => "its driver supports XDP only for smaller frames; lower the MTU of both ends",
                 _ => return explain(&description, error),
             };
             io::Error::new(error.kind(), format!("{description}: {reason}"))

@@ -58,7 +58,7 @@ impl XdpSocket {
         let index = index as u32;
         let queues = receive_queues(&opener, device)?;
         if queues > 1 {
-            let text = format!("it spreads what it receives over {queues} queues, and an XDP socket has one");
+            let text = format!("it receives on {queues} queues, and an XDP socket serves only one");
             return Err(io::Error::new(io::ErrorKind::Unsupported, text));
         }
         let memory = Mapping::anonymous(2 * CHUNKS as usize * CHUNK_BYTES)?;
@@ -284,7 +284,7 @@ impl<T: Copy> XdpRing<T> {
         let counts_are_aligned =
             is_aligned(producer, align_of::<AtomicU32>()) && is_aligned(consumer, align_of::<AtomicU32>());
         if !fits || !counts_are_aligned || !is_aligned(entries, align_of::<T>()) {
-            return Err(io::Error::other("the kernel's rings look unlike all that are known"));
+            return Err(io::Error::other("the kernel's rings have an unknown layout"));
         }
         Ok(Self { memory, producer, consumer, entries, ours: 0, kind: std::marker::PhantomData })
     }

@@ -68,7 +68,7 @@ impl Tap {
     /// What failed, with device and namespace.
     pub fn open_with(tap: &TapPort, interface: Option<&Interface>, wanted: Offloads, io: TapIo) -> io::Result<Self> {
         let opened = Self::open_rx_queues(tap, interface, (wanted, io), 1)?.into_iter().next();
-        opened.ok_or_else(|| io::Error::other("a device has one queue at least"))
+        opened.ok_or_else(|| io::Error::other("a device has at least one queue"))
     }
 
     /// The same as [`Tap::open_with`], with `rx_queues` queues, each for its share of the flows; only one if the device
@@ -100,7 +100,7 @@ impl Tap {
             let batches = match io {
                 TapIo::Plain => None,
                 TapIo::Uring => Some(Batches::new().map_err(|error| {
-                    io::Error::new(error.kind(), format!("{description}: the kernel gives no ring for it: {error}"))
+                    io::Error::new(error.kind(), format!("{description}: the kernel does not offer a ring: {error}"))
                 })?),
             };
             Ok(Self { device, offloads, batches, description: description.clone(), is_kept: false })
@@ -201,10 +201,10 @@ pub(super) fn describe(tap: &TapPort) -> String {
 fn explain(description: &str, error: io::Error) -> io::Error {
     let text = match error.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::BADFD) => "the device was removed".to_owned(),
-        Some(Errno::BUSY) => "another process holds the device".to_owned(),
+        Some(Errno::BUSY) => "another process has the device open".to_owned(),
         Some(Errno::PERM | Errno::ACCESS) => format!("{error}; this needs the capability CAP_NET_ADMIN"),
         Some(Errno::INVAL) => {
-            format!("{error}; a device of the name exists and is no TAP device, or is of other options")
+            format!("{error}; a device of this name exists that is not a TAP device or has other options")
         }
         _ => error.to_string(),
     };

@@ -77,7 +77,7 @@ pub fn record_interface(tap: &TapPort, interface: &Interface, run_dir: &RunDir) 
     if let Some(mut record) = DeviceRecord::read(tap, run_dir) {
         record.set(Some(interface));
         if let Err(error) = record.write(tap, run_dir) {
-            log::warn!("what is set on TAP device {} cannot be noted: {error}", tap.device);
+            log::warn!("the configuration of TAP device {} cannot be recorded: {error}", tap.device);
         }
     }
 }

@@ -137,7 +137,7 @@ fn walk(
 
 fn flush(session: &CliSession, selection: FlowSelection, all: bool) -> Result<(), CliError> {
     if selection == FlowSelection::default() && !all {
-        return Err(CliError::Usage("name the sessions to end by a filter, or say --all".into()));
+        return Err(CliError::Usage("select the sessions to end with a filter, or give --all".into()));
     }
     let mut client = session.connect()?;
     let (mut ended, mut cursor): (u64, Option<FlowCursor>) = (0, None);

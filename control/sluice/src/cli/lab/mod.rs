@@ -273,7 +273,7 @@ impl LabPlan {
         let id = &needed(&eni.id, "an eni")?;
         let refused = |error: &str| CliError::Usage(format!("eni {id}: {error}"));
         if eni.port.is_some() {
-            return Err(refused("say namespace, device or host_interface instead of port"));
+            return Err(refused("give namespace, device or host_interface instead of port"));
         }
         let port = port.port().map_err(refused)?;
         let Some(view) = state.enis.iter().find(|view| view.id.as_str() == id) else {
@@ -407,7 +407,7 @@ fn find_group<'a>(state: &'a StateView, id: &str) -> Option<&'a GroupView> {
 }
 
 fn needed(id: &Option<String>, what: &str) -> Result<String, CliError> {
-    id.clone().ok_or_else(|| CliError::Usage(format!("{what} of a lab file needs an id, to be found again")))
+    id.clone().ok_or_else(|| CliError::Usage(format!("{what} of a lab file needs an id, by which it is found again")))
 }
 
 /// Refuses to change what cannot be changed.
@@ -415,7 +415,7 @@ fn same(object: &str, field: &str, wanted: &str, now: &str) -> Result<(), CliErr
     if wanted == now {
         return Ok(());
     }
-    let way_out = "that cannot be changed: delete the object first, or give this one another id";
+    let way_out = "it cannot be changed: delete the object first, or give this one another id";
     Err(CliError::Usage(format!("{object}: its {field} is {now}, the file wants {wanted}; {way_out}")))
 }
 

@@ -164,7 +164,7 @@ fn trunk(context: &Context<'_>, instance: &str) -> Result<String, ApiError> {
     let is_here = context.scope.instance_of(&id).is_some_and(|(other, _)| other == instance);
     match is_here && context.scope.label(id.as_str()).attribute("InstanceType") == "Trunk" {
         true => Ok(id.to_string()),
-        false => Err(ENI_TYPE.error(format!("{id} is no trunk interface of {instance}.")).object(id)),
+        false => Err(ENI_TYPE.error(format!("{id} is not a trunk interface of {instance}.")).object(id)),
     }
 }
 

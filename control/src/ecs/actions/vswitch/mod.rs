@@ -51,7 +51,7 @@ pub(in crate::ecs) fn ipv6_block(context: &Context<'_>, vpc: &Vpc) -> Result<Opt
     let parameters = context.parameters();
     let of_vpc = parameters.text("VpcIpv6CidrBlock").map(|text| text.parse::<Ipv6Net>().ok());
     if of_vpc.is_some_and(|block| block.is_none() || block != vpc.ipv6_cidr) {
-        return context.refuse("VpcIpv6CidrBlock", "it is no IPv6 block of the VPC");
+        return context.refuse("VpcIpv6CidrBlock", "it is not an IPv6 block of the VPC");
     }
     let Some(number) = parameters.count::<u8>("Ipv6CidrBlock")? else { return Ok(None) };
     let Some(block) = vpc.ipv6_cidr else {

@@ -50,7 +50,7 @@ impl<'a> Validator<'a> {
             [("tcp_half_open_timeout_s", tcp_half_open_timeout_s), ("icmp_timeout_s", icmp_timeout_s)]
         {
             if timeout_s == 0 {
-                self.refuse("invalid", format!("settings/{name}"), "a session idles for 1 s at least".into());
+                self.refuse("invalid", format!("settings/{name}"), "a timeout is at least 1 s".into());
             }
         }
     }
@@ -66,7 +66,7 @@ impl<'a> Validator<'a> {
             for (prefix, eni) in &vpc.routes {
                 let inside = self.desired.enis.get(eni).is_some_and(|eni| self.vpc_of(eni) == Some(id));
                 if !inside {
-                    let message = format!("the next hop {eni} is no ENI of this VPC");
+                    let message = format!("the next hop {eni} is not an ENI of this VPC");
                     self.refuse("unknown", format!("vpcs/{id}/routes/{prefix}"), message);
                 }
             }
@@ -117,7 +117,7 @@ impl<'a> Validator<'a> {
         let mut names = BTreeSet::new();
         for rule in &group.rules {
             if !names.insert(&rule.id) {
-                let message = format!("two rules are called {}", rule.id);
+                let message = format!("two rules have the identifier {}", rule.id);
                 self.refuse("conflict", format!("groups/{id}/rules"), message);
             }
             if let Err(message) = self.rule(rule, &group.vpc) {
@@ -251,7 +251,7 @@ impl<'a> Validator<'a> {
 
     fn eni_values(&mut self, id: &EniId, eni: &DesiredEni) {
         if eni.mac.is_group() || eni.mac.0 == [0; 6] {
-            let message = format!("{} is no hardware address of one interface", eni.mac);
+            let message = format!("{} is not the hardware address of a single interface", eni.mac);
             self.refuse("invalid", format!("enis/{id}/mac"), message);
         }
         if eni.addresses.is_empty() || eni.addresses.len() > ADDRESSES_PER_ENI_MAX {
@@ -364,10 +364,13 @@ fn check_device(device: &str, namespace: Option<&str>) -> Result<(), String> {
             && !text.contains(|c: char| c == '/' || c.is_whitespace() || c.is_control())
     };
     if !is_name(device) || device.len() > NAME_BYTES_MAX || device.contains([':', '%']) {
-        return Err(format!("{device} is no device name of 1 to {NAME_BYTES_MAX} bytes", device = quoted(device)));
+        return Err(format!(
+            "{device} is not a valid device name of 1 to {NAME_BYTES_MAX} bytes",
+            device = quoted(device)
+        ));
     }
     if let Some(namespace) = namespace.filter(|name| !is_name(name) || name.len() > 255) {
-        return Err(format!("{namespace} is no name of a network namespace", namespace = quoted(namespace)));
+        return Err(format!("{namespace} is not a valid name of a network namespace", namespace = quoted(namespace)));
     }
     Ok(())
 }
