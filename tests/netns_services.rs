@@ -1,0 +1,189 @@
+//! Stock clients in namespaces that nobody configured: they get all that they need from the switch.
+
+#![allow(clippy::unwrap_used)] // A test that cannot prepare its world has failed.
+
+use harness::netns::{RunningSluice, cannot_run, eventually};
+use rustix::process::{Signal, kill_process};
+use std::path::PathBuf;
+use std::process::Output;
+
+const LAB: &str = r#"
+    vpc = [{ id = "vpc-1", cidr = "10.0.0.0/16", ipv6_cidr = "2001:db8:1::/56" }]
+    vswitch = [{ id = "vsw-1", vpc = "vpc-1", cidr = "10.0.1.0/24", ipv6_cidr = "2001:db8:1:1::/64" }]
+    group = [{ id = "sg-1", vpc = "vpc-1" }]
+    [[eni]]
+    id = "eni-a"
+    vswitch = "vsw-1"
+    ip = "10.0.1.10"
+    ipv6_addresses = ["2001:db8:1:1::10"]
+    groups = ["sg-1"]
+    namespace = "@-a"
+    configure = false
+    mtu = 1400
+    [[eni]]
+    id = "eni-b"
+    vswitch = "vsw-1"
+    ip = "10.0.1.20"
+    ipv6_addresses = ["2001:db8:1:1::20"]
+    groups = ["sg-1"]
+    namespace = "@-b"
+"#;
+
+/// Writes down what a client was told, and sets the address as its own script would, without the host's files.
+const SCRIPT: &str = r#"#!/bin/sh
+[ -n "$reason" ] || reason="$1"
+env | sort > "@.$reason"
+case "$reason" in
+bound | renew)
+    ip address replace "$ip/$mask" dev "$interface"
+    ip route replace default via "$router"
+    ;;
+BOUND | REBOOT) ip address replace "$new_ip_address/24" dev "$interface" ;;
+BOUND6 | REBOOT6) ip -6 address replace "$new_ip6_address/128" dev "$interface" nodad ;;
+esac
+exit 0
+"#;
+
+struct StockLab {
+    running: RunningSluice,
+    folder: tempfile::TempDir,
+}
+
+impl StockLab {
+    /// A lab whose guest a has its device up and nothing else. None, and it says why, where a client is missing.
+    fn new(client: &str) -> Option<Self> {
+        if let Some(reason) = cannot_run() {
+            eprintln!("\n*** {reason}\n");
+            return None;
+        }
+        let known = std::process::Command::new("sh").args(["-c", &format!("command -v {client}")]).output().unwrap();
+        if !known.status.success() {
+            eprintln!("\n*** NOT RUN: {client} is missing; scripts/prerequisites clients installs it\n");
+            return None;
+        }
+        let running = RunningSluice::start(1);
+        running.apply(LAB);
+        let folder = tempfile::tempdir().unwrap();
+        let script = SCRIPT.replace('@', &folder.path().join("told").display().to_string());
+        std::fs::write(folder.path().join("script"), script).unwrap();
+        let lab = Self { running, folder };
+        lab.inside("chmod +x @/script");
+        // As on a host whose DHCP client is in charge.
+        lab.inside("sysctl -qw net.ipv6.conf.eth0.accept_ra=0");
+        lab.inside("ip link set lo up");
+        lab.inside("ip link set eth0 up");
+        eventually("its link-local address is there", || {
+            lab.inside("ip -6 address show dev eth0 scope link -tentative").stdout.len() > 10
+        });
+        Some(lab)
+    }
+
+    /// Runs a command line inside guest a, in which `@` is the folder of the test.
+    fn inside(&self, line: &str) -> Output {
+        let line = line.replace('@', &self.folder.path().display().to_string());
+        self.running.inside("a", &line.split(' ').collect::<Vec<_>>())
+    }
+
+    fn succeeds(&self, line: &str) -> String {
+        let output = self.inside(line);
+        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{line}: {said}");
+        said
+    }
+
+    /// What the client said to its script for a reason.
+    fn told(&self, reason: &str) -> String {
+        let path: PathBuf = self.folder.path().join(format!("told.{reason}"));
+        std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    }
+
+    fn assert_told(&self, reason: &str, lines: &[&str]) {
+        let told = self.told(reason);
+        for line in lines {
+            assert!(told.lines().any(|told| told == *line), "{line} of:\n{told}");
+        }
+    }
+}
+
+#[test]
+fn udhcpc_configures_an_untouched_guest() {
+    let Some(lab) = StockLab::new("udhcpc") else { return };
+    lab.succeeds("udhcpc -i eth0 -s @/script -n -q -t 5 -O mtu -O staticroutes -O search");
+    lab.assert_told(
+        "bound",
+        &["ip=10.0.1.10", "mask=24", "router=10.0.1.253", "dns=100.100.2.136 100.100.2.138", "mtu=1400", "lease=86400"],
+    );
+    lab.succeeds("ping -q -c 1 -W 2 10.0.1.20");
+    lab.succeeds("ping -q -c 1 -W 2 10.0.1.253");
+}
+
+#[test]
+fn udhcpc_is_served_while_the_control_plane_is_down() {
+    let Some(lab) = StockLab::new("udhcpc") else { return };
+    let control = lab.running.process("control");
+    kill_process(control, Signal::STOP).unwrap();
+    lab.succeeds("udhcpc -i eth0 -s @/script -n -q -t 5");
+    kill_process(control, Signal::CONT).unwrap();
+    lab.assert_told("bound", &["ip=10.0.1.10"]);
+}
+
+#[test]
+fn udhcpc_that_asks_for_another_address_gets_its_own() {
+    let Some(lab) = StockLab::new("udhcpc") else { return };
+    lab.succeeds("udhcpc -i eth0 -s @/script -n -q -t 5 -r 10.0.1.99");
+    lab.assert_told("bound", &["ip=10.0.1.10"]);
+}
+
+#[test]
+fn dhclient_gets_its_address_and_after_a_reboot_elsewhere_its_new_one() {
+    let Some(lab) = StockLab::new("dhclient") else { return };
+    let client = "dhclient -1 -v -sf @/script -cf /dev/null -pf @/pid -lf @/leases eth0";
+    lab.succeeds(client);
+    lab.assert_told("BOUND", &["new_ip_address=10.0.1.10", "new_routers=10.0.1.253"]);
+    lab.succeeds("dhclient -x -sf @/script -cf /dev/null -pf @/pid -lf @/leases eth0");
+    // The lease that it remembers is of another network.
+    let leases = lab.folder.path().join("leases");
+    let remembered = std::fs::read_to_string(&leases).unwrap().replace("10.0.1.10", "10.0.1.77");
+    std::fs::write(&leases, remembered).unwrap();
+    let said = lab.succeeds(client);
+    assert!(said.contains("DHCPNAK"), "{said}");
+    lab.assert_told("BOUND", &["new_ip_address=10.0.1.10"]);
+    lab.succeeds("dhclient -r -sf @/script -cf /dev/null -pf @/pid -lf @/leases eth0");
+}
+
+#[test]
+fn dhclient_gets_an_ipv6_address() {
+    let Some(lab) = StockLab::new("dhclient") else { return };
+    lab.succeeds("dhclient -6 -1 -v -sf @/script -cf /dev/null -pf @/pid -lf @/leases eth0");
+    lab.assert_told("BOUND6", &["new_ip6_address=2001:db8:1:1::10", "new_preferred_life=86400"]);
+    lab.succeeds("dhclient -6 -r -sf @/script -cf /dev/null -pf @/pid -lf @/leases eth0");
+}
+
+#[test]
+fn dhcpcd_configures_an_untouched_guest() {
+    let Some(lab) = StockLab::new("dhcpcd") else { return };
+    lab.inside("dhcpcd --oneshot --nobackground --noipv6 --noarp --script /bin/true --timeout 10 eth0");
+    let addresses = lab.succeeds("ip -4 address show dev eth0");
+    assert!(addresses.contains("10.0.1.10/24"), "{addresses}");
+    lab.succeeds("ping -q -c 1 -W 2 10.0.1.20");
+}
+
+#[test]
+fn rdisc6_sees_the_router_and_the_kernel_takes_it() {
+    let Some(lab) = StockLab::new("rdisc6") else { return };
+    let seen = lab.succeeds("rdisc6 -1 -r 3 eth0");
+    for words in
+        ["Stateful address conf.    :          Yes", "1800", "1400 bytes", "2001:db8:1:1::/64", "EE:FF:FF:FF:FF:FF"]
+    {
+        assert!(seen.contains(words), "{words}: {seen}");
+    }
+    lab.inside("ip link set eth0 down");
+    lab.inside("sysctl -qw net.ipv6.conf.eth0.accept_ra=2");
+    lab.inside("ip link set eth0 up");
+    eventually("the kernel has its default route", || {
+        let routes = lab.inside("ip -6 route show default");
+        String::from_utf8_lossy(&routes.stdout).contains("via fe80::ecff:ffff:feff:ffff dev eth0 proto ra")
+    });
+    let addresses = lab.succeeds("ip -6 address show dev eth0 scope global");
+    assert!(!addresses.contains("inet6"), "no address of its own choice: {addresses}");
+}
