@@ -15,9 +15,16 @@ use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, Stdio};
 
-const FORWARDING: [&str; 4] = ["CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_IPC_LOCK", "CAP_SYS_ADMIN"];
-const SUPERVISOR: [&str; 6] =
-    ["CAP_SETPCAP", "CAP_NET_BIND_SERVICE", "CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_IPC_LOCK", "CAP_SYS_ADMIN"];
+const FORWARDING: [&str; 5] = ["CAP_CHOWN", "CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_IPC_LOCK", "CAP_SYS_ADMIN"];
+const SUPERVISOR: [&str; 7] = [
+    "CAP_CHOWN",
+    "CAP_SETPCAP",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_NET_ADMIN",
+    "CAP_NET_RAW",
+    "CAP_IPC_LOCK",
+    "CAP_SYS_ADMIN",
+];
 
 /// The processes, with their effective, permitted and bounding sets.
 const HELD: [(&str, [&[&str]; 3]); 3] = [

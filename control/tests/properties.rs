@@ -14,7 +14,7 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
 use std::sync::{Arc, Mutex};
-use vswitch_core::config::desired::{DesiredPort, Direction, PacketPort, TapPort, VhostUserPort};
+use vswitch_core::config::desired::{DesiredPort, Direction, PacketPort, StreamPort, TapPort, VhostUserPort};
 
 /// A store that can be looked into while an authority has it.
 #[derive(Clone, Default)]
@@ -169,8 +169,18 @@ fn interface() -> impl Strategy<Value = Command> {
         DesiredPort::VhostUser(VhostUserPort { path, is_client: false, queues: 2, socket_user, mtu_bytes: 1500 })
     };
     let (shared, relative) = (socket("/run/vm.sock"), socket("vm.sock"));
-    let port =
-        select(vec![DesiredPort::Memory, packet, shared, relative, tap("web"), tap("db"), tap("far too long a name")]);
+    let (path, socket_user) = ("/run/vm.sock".into(), None);
+    let stream = DesiredPort::Stream(StreamPort { path, is_client: true, socket_user, mtu_bytes: 1500 });
+    let port = select(vec![
+        DesiredPort::Memory,
+        packet,
+        shared,
+        relative,
+        stream,
+        tap("web"),
+        tap("db"),
+        tap("far too long a name"),
+    ]);
     prop_oneof![
         5 => (option::weighted(0.9, enis()), vswitches(), option::weighted(0.2, addresses()), vec(groups(), 0..3), 0_u8..2)
             .prop_map(|(id, vswitch, primary_ip, groups, ipv6_count)| Command::EniCreate(Box::new(EniCreate {

@@ -3,6 +3,7 @@
 
 pub mod frame;
 pub mod fuzz;
+pub mod guest;
 mod life;
 pub mod message;
 pub mod netns;

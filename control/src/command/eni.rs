@@ -3,7 +3,7 @@
 use super::vocabulary;
 use clap::Args;
 use serde::{Deserialize, Serialize};
-use vswitch_core::config::desired::{DesiredPort, PacketPort, TapPort, Timeouts, Tracking, VhostUserPort};
+use vswitch_core::config::desired::{DesiredPort, PacketPort, StreamPort, TapPort, Timeouts, Tracking, VhostUserPort};
 
 vocabulary! {
     /// Makes a network interface.
@@ -212,17 +212,31 @@ vocabulary! {
         host_interface: Option<String>,
         /// Instead of a device, a virtual machine that shares its memory: the Unix socket of its vhost-user network device,
         /// where the switch listens.
-        #[arg(long, value_name = "PATH", conflicts_with_all = ["device", "namespace", "host_interface", "configure"])]
+        #[arg(
+            long,
+            value_name = "PATH",
+            group = "socket",
+            conflicts_with_all = ["device", "namespace", "host_interface", "configure"]
+        )]
         vhost_user: Option<String>,
+        /// Instead of a device, a Unix stream socket on which each frame follows its length, as QEMU's `-netdev stream`
+        /// and passt speak it: where the switch listens.
+        #[arg(
+            long,
+            value_name = "PATH",
+            group = "socket",
+            conflicts_with_all = ["device", "namespace", "host_interface", "configure"]
+        )]
+        stream: Option<String>,
         /// Whether the hypervisor listens at the socket, and the switch connects to it.
         #[serde(default)]
-        #[arg(long, requires = "vhost_user")]
+        #[arg(long, requires = "socket")]
         client: bool,
         /// The most pairs of queues that the virtual machine may use; 16 if absent.
         #[arg(long, requires = "vhost_user")]
         queues: Option<u16>,
         /// Who may connect to the socket, by name or number; the user of the switch if absent.
-        #[arg(long, value_name = "USER", requires = "vhost_user")]
+        #[arg(long, value_name = "USER", requires = "socket")]
         socket_user: Option<String>,
         /// Whether the TAP device gets addresses, routes and link state; left to the guest, as by a virtual machine, one
         /// that is made in a namespace gets the ENI's hardware address and MTU alone.
@@ -240,19 +254,28 @@ impl PortSpecification {
     /// # Errors
     /// In words, where what is said excludes each other.
     pub fn port(&self) -> Result<Option<DesiredPort>, &'static str> {
-        let Self { device, namespace, host_interface, vhost_user, client, queues, socket_user, configure, mtu } =
+        let Self { device, namespace, host_interface, vhost_user, stream, client, queues, socket_user, configure, mtu } =
             self.clone();
         let mtu_bytes = mtu.unwrap_or(TapPort::default_mtu_bytes());
-        if let Some(path) = vhost_user {
-            if device.is_some() || namespace.is_some() || host_interface.is_some() || configure.is_some() {
-                return Err("vhost_user names a socket; leave device, namespace, host_interface and configure out");
+        let has_device = device.is_some() || namespace.is_some() || host_interface.is_some() || configure.is_some();
+        if has_device && (vhost_user.is_some() || stream.is_some()) {
+            return Err(
+                "vhost_user and stream name a socket; leave device, namespace, host_interface and configure out",
+            );
+        }
+        if let Some(path) = stream {
+            if vhost_user.is_some() || queues.is_some() {
+                return Err("stream is another socket than that of vhost_user, and has no queues");
             }
+            return Ok(Some(DesiredPort::Stream(StreamPort { path, is_client: client, socket_user, mtu_bytes })));
+        }
+        if let Some(path) = vhost_user {
             let queues = queues.unwrap_or(VhostUserPort::default_queues());
             let port = VhostUserPort { path, is_client: client, queues, socket_user, mtu_bytes };
             return Ok(Some(DesiredPort::VhostUser(port)));
         }
         if client || queues.is_some() || socket_user.is_some() {
-            return Err("client, queues and socket_user are of a socket: name it by vhost_user");
+            return Err("client, queues and socket_user are of a socket: name it by vhost_user or stream");
         }
         if let Some(interface) = host_interface {
             if device.is_some() || configure.is_some() {

@@ -3,7 +3,7 @@
 use crate::os::run_dir::RunDir;
 use crate::port::spec::PortSpec;
 use crate::port::tap::{TapIo, persistent};
-use crate::port::{Port, af_packet, af_xdp, faults, isolation, memory, tap, vhost_user};
+use crate::port::{Port, af_packet, af_xdp, faults, isolation, memory, stream, tap, vhost_user};
 use std::io;
 use vswitch_core::config::desired;
 use vswitch_core::config::ids::EniId;
@@ -77,6 +77,7 @@ impl PortFactory {
                 let parts = vhost_user::VhostUser::open(socket, spec.mac, rx_queues)?;
                 parts.into_iter().map(|part| Box::new(part) as _).collect()
             }
+            desired::DesiredPort::Stream(socket) => vec![Box::new(stream::UnixStreamPort::open(socket)?)],
             desired::DesiredPort::Memory => {
                 (0..rx_queues).map(|rx_queue| Box::new(self.memory.open(eni, rx_queue)) as _).collect()
             }

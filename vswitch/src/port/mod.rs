@@ -15,6 +15,7 @@ pub mod memory;
 pub mod peer_state;
 pub mod socket_listener;
 pub mod spec;
+pub mod stream;
 pub mod tap;
 pub mod vhost_user;
 pub mod virtio_header;

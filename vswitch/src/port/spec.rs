@@ -1,7 +1,7 @@
 //! What a port is opened from.
 
 use crate::os::netlink::Interface;
-use crate::port::{af_packet, tap, vhost_user};
+use crate::port::{af_packet, stream, tap, vhost_user};
 use vswitch_core::config::desired;
 use vswitch_core::config::ids::MacAddress;
 use vswitch_core::config::limits::ETHERNET_HEADER_BYTES;
@@ -25,9 +25,10 @@ impl PortSpec {
 
     /// The TAP device, if it is one.
     pub fn tap(&self) -> Option<&desired::TapPort> {
+        use desired::DesiredPort::{Memory, Packet, Stream, Tap, VhostUser};
         match &self.port {
-            desired::DesiredPort::Tap(tap) => Some(tap),
-            desired::DesiredPort::Packet(_) | desired::DesiredPort::VhostUser(_) | desired::DesiredPort::Memory => None,
+            Tap(tap) => Some(tap),
+            Packet(_) | VhostUser(_) | Stream(_) | Memory => None,
         }
     }
 
@@ -37,15 +38,17 @@ impl PortSpec {
             desired::DesiredPort::Tap(tap) => tap::describe(tap),
             desired::DesiredPort::Packet(interface) => af_packet::describe(interface),
             desired::DesiredPort::VhostUser(socket) => vhost_user::describe(socket),
+            desired::DesiredPort::Stream(socket) => stream::describe(socket),
             desired::DesiredPort::Memory => "memory".into(),
         }
     }
 
     /// The interface, if it is one that exists already.
     pub fn interface_that_exists(&self) -> Option<&desired::PacketPort> {
+        use desired::DesiredPort::{Memory, Packet, Stream, Tap, VhostUser};
         match &self.port {
-            desired::DesiredPort::Packet(packet) => Some(packet),
-            desired::DesiredPort::Tap(_) | desired::DesiredPort::VhostUser(_) | desired::DesiredPort::Memory => None,
+            Packet(packet) => Some(packet),
+            Tap(_) | VhostUser(_) | Stream(_) | Memory => None,
         }
     }
 
@@ -53,7 +56,7 @@ impl PortSpec {
     pub fn has_rx_queues(&self) -> bool {
         match self.port {
             desired::DesiredPort::Tap(_) | desired::DesiredPort::VhostUser(_) | desired::DesiredPort::Memory => true,
-            desired::DesiredPort::Packet(_) => false,
+            desired::DesiredPort::Packet(_) | desired::DesiredPort::Stream(_) => false,
         }
     }
 
@@ -69,9 +72,13 @@ impl PortSpec {
 
     /// Whether `other` can be had by setting this running port anew, without opening another.
     pub fn can_become(&self, other: &Self) -> bool {
-        self.device().is_some()
-            && self.kind() == other.kind()
-            && self.device() == other.device()
-            && self.tap().map(|tap| tap.configure) == other.tap().map(|tap| tap.configure)
+        use desired::DesiredPort::{Memory, Packet, Stream, Tap, VhostUser};
+        match (&self.port, &other.port) {
+            (Tap(old), Tap(new)) => self.device() == other.device() && old.configure == new.configure,
+            (Packet(_), Packet(_)) => self.device() == other.device(),
+            // Its peer stays connected where the MTU alone changes.
+            (Stream(old), Stream(new)) => desired::StreamPort { mtu_bytes: new.mtu_bytes, ..old.clone() } == *new,
+            (Tap(_) | Packet(_) | VhostUser(_) | Stream(_) | Memory, _) => false,
+        }
     }
 }

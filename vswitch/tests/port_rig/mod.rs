@@ -1,7 +1,8 @@
 //! A port of each kind, and the guest at its other end.
 
 use crate::virtio;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::time::{Duration, Instant};
 use vswitch::os::io_uring::BatchRing;
@@ -37,10 +38,12 @@ pub(crate) enum TestedPort {
     VhostUser {
         is_packed: bool,
     },
+    Stream,
 }
 
-pub(crate) const KINDS: [TestedPort; 7] = [
+pub(crate) const KINDS: [TestedPort; 8] = [
     TestedPort::Memory,
+    TestedPort::Stream,
     TestedPort::Tap(TapIo::Plain),
     TestedPort::Tap(TapIo::Uring),
     TestedPort::Packet,
@@ -52,7 +55,12 @@ pub(crate) const KINDS: [TestedPort; 7] = [
 impl TestedPort {
     /// Whether a device of the kernel is behind it.
     pub(crate) fn is_of_kernel(self) -> bool {
-        !matches!(self, Self::Memory | Self::VhostUser { .. })
+        !matches!(self, Self::Memory | Self::VhostUser { .. } | Self::Stream)
+    }
+
+    /// Whether frames cross it with what is left undone.
+    pub(crate) fn has_offloads(self) -> bool {
+        !matches!(self, Self::Xdp | Self::Stream)
     }
 }
 
@@ -70,6 +78,7 @@ pub(crate) enum PortGuest {
     Memory(MemoryGuest),
     Interface(AfPacketPort, BufferPool),
     Virtio(Box<virtio::VirtualMachine>, tempfile::TempDir),
+    Stream(Option<UnixStream>, tempfile::TempDir),
 }
 
 pub(crate) fn eni() -> EniId {
@@ -111,6 +120,11 @@ impl PortRig {
             rig.open();
             return Some(rig);
         }
+        if kind == TestedPort::Stream {
+            rig.guest = Some(PortGuest::Stream(None, tempfile::tempdir().unwrap()));
+            rig.open();
+            return Some(rig);
+        }
         namespace::ensure(&rig.namespace, &RunDir::default()).unwrap();
         namespace::within(&rig.namespace, || std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1")).unwrap();
         namespace::within(&rig.namespace, || std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1"))
@@ -138,6 +152,10 @@ impl PortRig {
                 self.ip(&["link", "add", "port0", "mtu", &mtu, "type", "veth", "peer", "name", "eth0"]);
                 self.ip(&["link", "set", "port0", "up"]);
                 desired::DesiredPort::Packet(desired::PacketPort { device: "port0".into(), namespace, mtu_bytes })
+            }
+            TestedPort::Stream => {
+                let (path, is_client, socket_user) = (self.socket_path(), false, None);
+                desired::DesiredPort::Stream(desired::StreamPort { path, is_client, socket_user, mtu_bytes })
             }
             TestedPort::VhostUser { .. } => {
                 let path = self.socket_path();
@@ -168,18 +186,29 @@ impl PortRig {
     /// Where the front end of a virtual machine connects.
     pub(crate) fn socket_path(&self) -> String {
         match self.guest.as_ref().unwrap() {
-            PortGuest::Virtio(_, folder) => folder.path().join("port.sock").to_str().unwrap().to_owned(),
+            PortGuest::Virtio(_, folder) | PortGuest::Stream(_, folder) => {
+                folder.path().join("port.sock").to_str().unwrap().to_owned()
+            }
             _ => String::new(),
         }
     }
 
     /// Has a virtual machine connect, and start its queues.
     pub(crate) fn connect_guest(&mut self) {
-        let path = if let Some(PortGuest::Virtio(..)) = &self.guest { self.socket_path() } else { return };
-        let Some(PortGuest::Virtio(guest, _)) = &mut self.guest else { return };
-        guest.connect(path.as_ref());
-        guest.start();
-        guest.fill();
+        let path = if self.guest.is_some() { self.socket_path() } else { return };
+        match self.guest.as_mut().unwrap() {
+            PortGuest::Virtio(guest, _) => {
+                guest.connect(path.as_ref());
+                guest.start();
+                guest.fill();
+            }
+            PortGuest::Stream(guest, _) => {
+                let socket = UnixStream::connect(path).unwrap();
+                socket.set_read_timeout(Some(WAIT_MAX)).unwrap();
+                *guest = Some(socket);
+            }
+            PortGuest::Memory(_) | PortGuest::Interface(..) => return,
+        }
         let (port, started) = (self.port.as_mut().unwrap(), Instant::now());
         while port.peer().unwrap().problem().is_some() {
             assert!(started.elapsed() < WAIT_MAX, "{:?}", port.peer());
@@ -216,6 +245,12 @@ impl PortRig {
                 socket.send(&mut burst).unwrap();
                 assert!(burst.iter().all(|packet| packet.verdict == Verdict::Deliver), "{:?}", self.kind);
             }
+            PortGuest::Stream(socket, _) => {
+                // In one piece, for which the socket has room.
+                let framed = |frame: &Vec<u8>| [&(frame.len() as u32).to_be_bytes()[..], frame].concat();
+                let bytes: Vec<u8> = frames.iter().flat_map(framed).collect();
+                socket.as_mut().unwrap().write_all(&bytes).unwrap();
+            }
             PortGuest::Virtio(guest, _) => {
                 let shapes = [virtio::FrameLayout::One, virtio::FrameLayout::Pieces, virtio::FrameLayout::Indirect];
                 // All shapes in turn, but no more descriptors at once than the ring has.
@@ -234,6 +269,13 @@ impl PortRig {
             match self.guest.as_mut().unwrap() {
                 PortGuest::Memory(guest) => frames.extend(guest.collect_with_offload()),
                 PortGuest::Interface(socket, pool) => take(socket, pool, usize::MAX, &mut frames).map(drop).unwrap(),
+                PortGuest::Stream(socket, _) => {
+                    let (socket, mut length) = (socket.as_mut().unwrap(), [0; 4]);
+                    socket.read_exact(&mut length).unwrap();
+                    let mut frame = vec![0; u32::from_be_bytes(length) as usize];
+                    socket.read_exact(&mut frame).unwrap();
+                    frames.push((frame, Offload::NONE));
+                }
                 PortGuest::Virtio(guest, _) => frames.extend(guest.collect(0)),
             }
         }

@@ -190,6 +190,8 @@ fn options_are_sound_and_those_of_old_are_taken() {
          --sessions-guaranteed 1 --new-sessions-per-s 0 --tcp-window-check true --namespace a --mtu 1400 --no-configure",
         "eni modify eni-a --group sg-a --group sg-b --source-dest-check false --tcp-closed-s 3 --name b",
         "eni attach eni-a --host-interface veth0 --namespace b",
+        "port attach eni-a --stream /run/a.sock --socket-user libvirt-qemu --mtu 1400",
+        "port attach eni-a --stream /run/a.sock --client",
         "sg create --vpc vpc-a --kind basic --inner-access drop --service-managed --name a",
         "sg modify sg-a --service-managed false",
         "rule add sg-a ingress --id sgr-a --protocol tcp --ports 80 --peer sg-b --policy drop --priority 2 --local \
@@ -206,9 +208,12 @@ fn options_are_sound_and_those_of_old_are_taken() {
         let words = std::iter::once("sluice").chain(line.split_whitespace());
         CliArguments::try_parse_from(words).unwrap_or_else(|error| panic!("{line}: {error}"));
     }
-    for line in
-        ["eni create --vswitch vsw-a --host-interface veth0 --no-configure", "settings modify --fast-path maybe"]
-    {
+    for line in [
+        "eni create --vswitch vsw-a --host-interface veth0 --no-configure",
+        "port attach eni-a --stream /run/a.sock --namespace a",
+        "port attach eni-a --client",
+        "settings modify --fast-path maybe",
+    ] {
         let words = std::iter::once("sluice").chain(line.split_whitespace());
         assert!(CliArguments::try_parse_from(words).is_err(), "{line}");
     }

@@ -23,12 +23,14 @@ pub enum Role {
     Control,
 }
 
-/// For making devices, namespaces and raw sockets, and for sharing memory with the kernel. `SYS_ADMIN`, which
-/// namespaces require, includes what programs in the kernel require (`BPF`).
+/// For making devices, namespaces and raw sockets, for sharing memory with the kernel, and for giving a socket to the
+/// user of a virtual machine. `SYS_ADMIN`, which namespaces require, includes what programs in the kernel require
+/// (`BPF`).
 const FORWARDING: CapabilitySet = CapabilitySet::NET_ADMIN
     .union(CapabilitySet::NET_RAW)
     .union(CapabilitySet::SYS_ADMIN)
-    .union(CapabilitySet::IPC_LOCK);
+    .union(CapabilitySet::IPC_LOCK)
+    .union(CapabilitySet::CHOWN);
 
 impl Role {
     /// The subcommand that runs the process.

@@ -353,6 +353,8 @@ pub enum DesiredPort {
     Packet(PacketPort),
     /// A virtual machine that shares its memory, over a Unix socket.
     VhostUser(VhostUserPort),
+    /// A Unix stream socket on which each frame follows its length.
+    Stream(StreamPort),
     /// An in-memory queue that tests and benchmarks feed by hand.
     Memory,
 }
@@ -364,6 +366,7 @@ impl DesiredPort {
             Self::Tap(_) => "tap",
             Self::Packet(_) => "packet",
             Self::VhostUser(_) => "vhost-user",
+            Self::Stream(_) => "stream",
             Self::Memory => "memory",
         }
     }
@@ -374,6 +377,7 @@ impl DesiredPort {
             Self::Tap(tap) => tap.mtu_bytes,
             Self::Packet(packet) => packet.mtu_bytes,
             Self::VhostUser(socket) => socket.mtu_bytes,
+            Self::Stream(socket) => socket.mtu_bytes,
             Self::Memory => MTU_BYTES_MAX as u16,
         }
     }
@@ -388,6 +392,7 @@ impl DesiredPort {
     pub fn socket_path(&self) -> Option<&str> {
         match self {
             Self::VhostUser(socket) => Some(&socket.path),
+            Self::Stream(socket) => Some(&socket.path),
             Self::Tap(_) | Self::Packet(_) | Self::Memory => None,
         }
     }
@@ -397,7 +402,7 @@ impl DesiredPort {
         match self {
             Self::Tap(tap) => Some((&tap.device, tap.namespace.as_deref())),
             Self::Packet(packet) => Some((&packet.device, packet.namespace.as_deref())),
-            Self::VhostUser(_) | Self::Memory => None,
+            Self::VhostUser(_) | Self::Stream(_) | Self::Memory => None,
         }
     }
 }
@@ -450,6 +455,24 @@ pub struct VhostUserPort {
     /// The most pairs of queues that the guest may use, 1 to 16.
     #[serde(default = "VhostUserPort::default_queues")]
     pub queues: u16,
+    /// The user, by name or number, who may connect to a socket that the switch listens at; the switch's own if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket_user: Option<String>,
+    /// The largest layer-3 packet, bytes.
+    #[serde(default = "TapPort::default_mtu_bytes")]
+    pub mtu_bytes: u16,
+}
+
+/// A Unix stream socket on which each frame follows its length, as `-netdev stream` of QEMU and passt speak it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StreamPort {
+    /// The socket: an absolute path of at most 107 bytes.
+    pub path: String,
+    /// Whether the other side listens at the socket and the switch connects to it, again and again; the switch listens if
+    /// not.
+    #[serde(default)]
+    pub is_client: bool,
     /// The user, by name or number, who may connect to a socket that the switch listens at; the switch's own if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub socket_user: Option<String>,

@@ -273,7 +273,7 @@ impl LabPlan {
         let id = &needed(&eni.id, "an eni")?;
         let refused = |error: &str| CliError::Usage(format!("eni {id}: {error}"));
         if eni.port.is_some() {
-            return Err(refused("give namespace, device or host_interface instead of port"));
+            return Err(refused("give namespace, device, host_interface or stream instead of port"));
         }
         let port = port.port().map_err(refused)?;
         let Some(view) = state.enis.iter().find(|view| view.id.as_str() == id) else {
@@ -390,7 +390,7 @@ fn changes_told(add: &[String], remove: &[String]) -> String {
 }
 
 fn port_told(port: &DesiredPort) -> String {
-    match port.device() {
+    match port.resource() {
         Some((device, Some(namespace))) => format!(" as {device} in namespace {namespace}"),
         Some((device, None)) => format!(" as {device}"),
         None => String::new(),

@@ -32,7 +32,7 @@ pub(crate) enum EniVerb {
     Assign(EniAssign),
     /// Take addresses or delegated prefixes from an ENI.
     Unassign(EniUnassign),
-    /// Attach an ENI to a TAP device or an interface. Nothing passes before its rules are in force.
+    /// Attach an ENI to a TAP device, an interface or a socket. Nothing passes before its rules are in force.
     Attach {
         /// The ENI.
         eni: String,
@@ -54,7 +54,8 @@ pub(crate) fn run(session: &CliSession, verb: EniVerb) -> Result<(), CliError> {
         EniVerb::Assign(assign) => session.change(Command::EniAssign(assign)),
         EniVerb::Unassign(unassign) => session.change(Command::EniUnassign(unassign)),
         EniVerb::Attach { eni, port } => {
-            let port = specified(&port)?.ok_or_else(|| CliError::Usage("give --namespace or --device".into()))?;
+            let port = specified(&port)?
+                .ok_or_else(|| CliError::Usage("give --namespace, --device, --host-interface or --stream".into()))?;
             session.change(Command::EniAttach(EniAttach { eni, port }))
         }
         EniVerb::Detach(detach) => session.change(Command::EniDetach(detach)),
@@ -98,7 +99,7 @@ fn addresses(eni: &EniView) -> String {
 
 fn port(eni: &EniView) -> String {
     let Some(port) = &eni.port else { return "-".into() };
-    match port.device() {
+    match port.resource() {
         Some((device, Some(namespace))) => format!("{device} in {namespace}"),
         Some((device, None)) => device.into(),
         None => port.kind().into(),

@@ -334,12 +334,17 @@ pub fn check_socket(port: &DesiredPort) -> Result<(), String> {
             path = quoted(path)
         ));
     }
+    let is_of_the_other_side = match port {
+        DesiredPort::VhostUser(socket) => socket.is_client && socket.socket_user.is_some(),
+        DesiredPort::Stream(socket) => socket.is_client && socket.socket_user.is_some(),
+        DesiredPort::Tap(_) | DesiredPort::Packet(_) | DesiredPort::Memory => false,
+    };
+    if is_of_the_other_side {
+        return Err("a socket that the hypervisor listens at is the hypervisor's: leave its user out".into());
+    }
     match port {
         DesiredPort::VhostUser(socket) if !(1..=VhostUserPort::QUEUES_MAX).contains(&socket.queues) => {
             Err(format!("{} pairs of queues: a port has 1 to {}", socket.queues, VhostUserPort::QUEUES_MAX))
-        }
-        DesiredPort::VhostUser(socket) if socket.is_client && socket.socket_user.is_some() => {
-            Err("a socket that the hypervisor listens at is the hypervisor's: leave its user out".into())
         }
         _ => Ok(()),
     }

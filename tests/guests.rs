@@ -1,0 +1,194 @@
+//! Virtual machines with Linux as guests of a real Sluice, whichever way they are plugged in.
+
+#![allow(clippy::unwrap_used)] // A test that cannot prepare its world has failed.
+
+use control::command::{Command, RuleAuthorize, RuleRevoke, RuleSpec};
+use harness::guest::{self, MachineSpec, Plug, QemuGuest};
+use harness::netns::{Namespace, RunningSluice, cannot_run, eventually};
+use std::process::Output;
+use vswitch_core::config::desired::Direction;
+
+/// Two virtual machines and a namespace in one VPC.
+struct Rig {
+    running: RunningSluice,
+    guests: Vec<QemuGuest>,
+    specs: Vec<MachineSpec>,
+    _host: Option<Namespace>,
+}
+
+const ADDRESSES: [&str; 2] = ["10.0.1.10", "10.0.1.20"];
+const NAMESPACE_ADDRESS: &str = "10.0.1.30";
+
+impl Rig {
+    fn new(plug: Plug) -> Option<Self> {
+        let why_not = cannot_run().or(guest::files().err());
+        if let Some(reason) = why_not {
+            eprintln!("\n*** {reason}\n");
+            return None;
+        }
+        let running = RunningSluice::start(2);
+        let host = (plug == Plug::TapByName).then(|| Namespace::make(running.namespace("host")));
+        let mut lab = String::from(
+            r#"
+            vpc = [{ id = "vpc-1", cidr = "10.0.0.0/16" }]
+            vswitch = [{ id = "vsw-1", vpc = "vpc-1", cidr = "10.0.1.0/24" }]
+            [[group]]
+            id = "sg-1"
+            vpc = "vpc-1"
+            inner_access = "drop"
+            ingress = [
+                { id = "sgr-icmp", protocol = "icmp", cidr = "10.0.0.0/16" },
+                { id = "sgr-tcp", protocol = "tcp", ports = "5201/5201", cidr = "10.0.0.0/16" },
+            ]
+            [[eni]]
+            id = "eni-namespace"
+            vswitch = "vsw-1"
+            ip = "10.0.1.30"
+            groups = ["sg-1"]
+            namespace = "@-namespace"
+            "#,
+        );
+        let mut specs = Vec::new();
+        for (number, ip) in ADDRESSES.into_iter().enumerate() {
+            let (name, mac) = (format!("vm{number}"), format!("02:00:00:00:01:0{number}"));
+            if let Some(host) = &host {
+                let device = format!("tap-{name}");
+                ip_command(&host.0, &["tuntap", "add", &device, "mode", "tap", "vnet_hdr"]);
+                ip_command(&host.0, &["link", "set", &device, "up"]);
+            }
+            let folder = running.folder().to_owned();
+            let port = plug.lab(&folder, &name);
+            lab += &format!(
+                "[[eni]]\nid = 'eni-{name}'\nvswitch = 'vsw-1'\nip = '{ip}'\nmac = '{mac}'\ngroups = ['sg-1']\n{port}\n"
+            );
+            let address = [format!("{ip}/24"), "10.0.1.253".into()];
+            let namespace = host.as_ref().map(|host| host.0.clone());
+            specs.push(MachineSpec { name, plug, mac, address, folder, namespace });
+        }
+        running.apply(&lab);
+        let mut guests: Vec<QemuGuest> = specs.iter().map(QemuGuest::start).collect();
+        guests.iter_mut().for_each(QemuGuest::wait_until_ready);
+        Some(Self { running, guests, specs, _host: host })
+    }
+
+    fn in_namespace(&self, command: &[&str]) -> Output {
+        self.running.inside("namespace", command)
+    }
+
+    /// What `sluice port list` says of a guest's port.
+    fn port(&self, guest: usize) -> String {
+        let list = self.running.sluice(&["port", "list"]);
+        let list = String::from_utf8(list.stdout).unwrap();
+        let line = list.lines().find(|line| line.starts_with(&format!("eni-{}", self.specs[guest].name)));
+        line.unwrap_or_else(|| panic!("no port of guest {guest}: {list}")).to_owned()
+    }
+
+    fn assert_all_reach_each_other(&mut self) {
+        for (guest, other) in [(0, 1), (1, 0)] {
+            self.guests[guest].eventually_pings(ADDRESSES[other]);
+            self.guests[guest].eventually_pings(NAMESPACE_ADDRESS);
+        }
+        for address in ADDRESSES {
+            eventually("a ping from the namespace", || {
+                self.in_namespace(&["ping", "-c1", "-W1", address]).status.success()
+            });
+        }
+    }
+}
+
+fn ip_command(namespace: &str, arguments: &[&str]) {
+    let made = std::process::Command::new("ip").args(["-n", namespace]).args(arguments).output().unwrap();
+    assert!(made.status.success(), "{made:?}");
+}
+
+fn close_tcp() -> Command {
+    let ids = ["sgr-tcp".to_owned()].into();
+    Command::RuleRevoke(RuleRevoke { group: "sg-1".into(), direction: None, ids, rules: Vec::new() })
+}
+
+fn open_tcp() -> Command {
+    let rule = RuleSpec {
+        id: Some("sgr-tcp".into()),
+        protocol: "tcp".into(),
+        ports: Some("5201/5201".into()),
+        cidr: Some("10.0.0.0/16".into()),
+        ..RuleSpec::default()
+    };
+    Command::RuleAuthorize(RuleAuthorize { group: "sg-1".into(), direction: Direction::Ingress, rules: vec![rule] })
+}
+
+/// What a virtual machine has to be able to do, whichever way it is plugged in.
+fn a_guest_is_a_guest(plug: Plug) {
+    let Some(mut rig) = Rig::new(plug) else { return };
+    rig.assert_all_reach_each_other();
+    streams_pass_whole_and_end_with_their_rule(&mut rig);
+    guests_come_and_go(&mut rig);
+    if plug.survives_restart() {
+        let before = rig.running.process("vswitch");
+        rig.running.crash("vswitch");
+        eventually("another forwarding plane", || {
+            harness::netns::is_well(rig.running.folder()) && rig.running.process("vswitch") != before
+        });
+        rig.assert_all_reach_each_other();
+    }
+}
+
+fn streams_pass_whole_and_end_with_their_rule(rig: &mut Rig) {
+    rig.guests[1].must("iperf3 -s -D");
+    let mut server = rig.running.inside_command("namespace", &["iperf3", "-s", "-1"]).spawn().unwrap();
+    for options in ["", "-R"] {
+        let told = rig.guests[0].must(&format!("iperf3 -c {} -t 1 {options}", ADDRESSES[1]));
+        eprintln!("{:?} guest to guest {options}: {}", rig.specs[0].plug, receiver_line(&told));
+    }
+    eventually("an iperf3 between the namespace and a guest", || {
+        rig.guests[0].passes(&format!("iperf3 -c {NAMESPACE_ADDRESS} -t 1"))
+    });
+    server.wait().unwrap();
+    let told = rig.in_namespace(&["iperf3", "-c", ADDRESSES[1], "-t", "1", "--bidir"]);
+    assert!(told.status.success(), "{told:?}");
+    for guest in &mut rig.guests {
+        assert_eq!(guest.checksum_errors(), 0);
+    }
+    // A stream that would last for minutes stops with its rule, and nothing else does.
+    rig.guests[0].must(&format!("iperf3 -c {} -t 300 >/tmp/stream 2>&1 & echo $! >/tmp/stream.id", ADDRESSES[1]));
+    let before = rig.guests[1].received_bytes();
+    eventually("the stream flows", || rig.guests[1].received_bytes() > before + 200_000);
+    rig.running.change(&close_tcp());
+    rig.guests[1].eventually_receives_nothing();
+    assert!(rig.guests[0].passes("kill -0 $(cat /tmp/stream.id)"), "the sender still tries");
+    rig.guests[0].eventually_pings(ADDRESSES[1]);
+    rig.guests[0].must("kill $(cat /tmp/stream.id)");
+    rig.running.change(&open_tcp());
+    rig.guests[1].must("killall iperf3; iperf3 -s -D");
+    rig.guests[0].must(&format!("iperf3 -c {} -n 64K", ADDRESSES[1]));
+}
+
+fn receiver_line(told: &str) -> &str {
+    told.lines().find(|line| line.ends_with("receiver")).unwrap_or("no figure")
+}
+
+fn guests_come_and_go(rig: &mut Rig) {
+    rig.guests[1].reboot();
+    rig.assert_all_reach_each_other();
+    rig.guests[1].kill();
+    eventually("the port tells that its guest has gone", || rig.port(1).contains("down: "));
+    rig.guests[1] = QemuGuest::start(&rig.specs[1]);
+    rig.guests[1].wait_until_ready();
+    rig.assert_all_reach_each_other();
+    assert!(!rig.port(1).contains("down: "), "{}", rig.port(1));
+}
+
+#[test]
+fn a_guest_connects_to_a_stream_socket() {
+    a_guest_is_a_guest(Plug::StreamToSwitch);
+}
+
+#[test]
+fn a_guest_listens_at_a_stream_socket() {
+    a_guest_is_a_guest(Plug::StreamToGuest);
+}
+
+#[test]
+fn a_guest_opens_a_tap_device_by_name() {
+    a_guest_is_a_guest(Plug::TapByName);
+}
