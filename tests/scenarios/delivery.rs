@@ -15,6 +15,7 @@ use vswitch_core::config::limits::{
 };
 use vswitch_core::config::protocol::EniStats;
 use vswitch_core::hw::time::Time;
+use vswitch_core::packet::offload::{Offload, PartialChecksum, Segmentation};
 
 /// A switch with memory ports, turned by hand.
 struct DeliveryLab {
@@ -186,17 +187,47 @@ fn a_port_whose_guest_does_not_collect_is_full() {
     }
 }
 
+const LONGEST: usize = MTU_BYTES_MAX + ETHERNET_HEADER_BYTES;
+
 #[test]
-fn a_frame_beyond_the_mtu_of_the_port_is_too_long() {
-    const LONGEST: usize = MTU_BYTES_MAX + ETHERNET_HEADER_BYTES;
+fn a_packet_beyond_the_mtu_of_the_port_is_fragmented() {
     for workers in [1, 2] {
-        for (frame_bytes, dropped) in [(LONGEST, 0), (LONGEST + 1, 2)] {
+        for (frame_bytes, parts) in [(LONGEST, 1), (LONGEST + 1, 2), (2 * LONGEST, 3)] {
             let mut lab = DeliveryLab::new(workers, 256);
-            (0..2).for_each(|_| assert!(lab.guest("eni-client").inject(&frame(frame_bytes))));
+            let sent = frame(frame_bytes);
+            (0..2).for_each(|_| assert!(lab.guest("eni-client").inject(&sent)));
             lab.turn(3);
-            lab.assert_counted((2, frame_bytes), DeliveryEnd::AtPort, (dropped, DropReason::FrameTooLong));
-            assert_eq!(lab.guest("eni-web").waiting() as u64, 2 - dropped);
+            lab.assert_counted((2, frame_bytes), DeliveryEnd::AtPort, (0, DropReason::FrameTooLong));
+            assert_eq!(lab.guest("eni-web").waiting(), 2 * parts);
+            let received = std::iter::from_fn(|| lab.guest("eni-web").collect()).take(parts);
+            let payload: Vec<u8> = received
+                .flat_map(|part| {
+                    assert!(part.len() <= LONGEST);
+                    part[ETHERNET_HEADER_BYTES + 20..].to_vec()
+                })
+                .collect();
+            assert_eq!(payload, sent[ETHERNET_HEADER_BYTES + 20..]);
         }
+    }
+}
+
+/// The parts of a frame that its sender left to be segmented are as long as the sender says.
+#[test]
+fn segments_beyond_the_mtu_of_the_port_are_too_long() {
+    for workers in [1, 2] {
+        let mut lab = DeliveryLab::new(workers, 256);
+        let offload = Offload {
+            checksum: Some(PartialChecksum { start: 34, offset: 6 }),
+            segmentation: Segmentation::Udp,
+            segment_bytes: (MTU_BYTES_MAX - 28 + 1) as u16,
+            header_bytes: 42,
+            ..Offload::NONE
+        };
+        assert!(lab.guest("eni-client").inject_with_offload(&frame(2 * LONGEST), offload));
+        lab.turn(3);
+        assert_eq!(lab.guest("eni-web").waiting(), 0);
+        let drops = &lab.stats()[&"eni-web".into()].ingress.drops;
+        assert_eq!(drops[DropReason::FrameTooLong.name()], 3);
     }
 }
 

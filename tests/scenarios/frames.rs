@@ -49,6 +49,29 @@ fn tags_and_unknown_types_are_refused() {
     assert_stopped(&ethernet(near, far, 0x05dc, &[0; 60]), DropReason::EtherTypeUnknown);
 }
 
+/// Windows guests and some drivers send such tags.
+#[test]
+fn a_tag_that_names_no_vlan_is_taken_off() {
+    let mut world = World::new(lab());
+    for priority in [0, 7] {
+        for packet in [request().tcp(1, 80, TcpFlags::SYN), request_v6().tcp(1, 80, TcpFlags::SYN)] {
+            let plain = world.frame_from("client", &packet);
+            let (fate, frame) = world.send_frame("client", &tagged(&plain, priority << 13));
+            assert_eq!(fate, delivered("web"));
+            assert_eq!(frame, packet.frame(world.gateway_mac("web"), world.mac("web")));
+        }
+    }
+    let arp = arp(true, (world.mac("client"), address(CLIENT)), (MacAddress::default(), address("10.0.0.1")));
+    assert_eq!(world.send_frame("client", &tagged(&arp, 0)).0, Fate::Answered);
+    let twice = tagged(&tagged(&client_frame(&request().tcp(1, 80, TcpFlags::SYN)), 0), 0);
+    assert_stopped(&twice, DropReason::VlanTagged);
+    assert_stopped(&tagged(&[2; 14], 0)[..15], DropReason::VlanTagged);
+}
+
+fn address(text: &str) -> Ipv4Addr {
+    text.parse().expect("an IPv4 address")
+}
+
 #[test]
 fn wrong_versions_and_lengths_are_malformed() {
     let packet = request().tcp(1, 80, TcpFlags::SYN);

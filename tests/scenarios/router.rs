@@ -1,11 +1,12 @@
 //! The virtual router: its answers, byte for byte, and its routes.
 
 use super::*;
-use harness::frame::{TcpFlags, arp, assert_checksums, ethernet};
+use harness::frame::{TcpFlags, TcpSegment, arp, assert_checksums, ethernet};
 use harness::world::prefix_of;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use vswitch_core::config::ids::{EniIndex, MacAddress};
 use vswitch_core::config::limits::ANSWERS_PER_S;
+use vswitch_core::packet::headers::parse::parse;
 use vswitch_core::packet::verdict::Verdict;
 
 const GATEWAY: &str = "10.0.0.1";
@@ -181,21 +182,73 @@ fn the_router_answers_ping_at_each_of_its_addresses() {
     }
 }
 
+/// What it does not serve it says at once: a reset, or an error.
 #[test]
-fn the_router_serves_nothing_else() {
+fn the_router_refuses_what_it_does_not_serve() {
+    let (mac, gateway) = macs();
+    for (from, to) in [(CLIENT, GATEWAY), (CLIENT_V6, GATEWAY_V6)] {
+        let (v4, ends) = (from == CLIENT, Ip::new(to, from));
+        let syn = Ip::new(from, to).segment(&TcpSegment { sequence: 7, ..TcpSegment::new((1, 80), TcpFlags::SYN) });
+        let reset =
+            TcpSegment { sequence: 0, acknowledgment: 8, ..TcpSegment::new((80, 1), TcpFlags::RST | TcpFlags::ACK) };
+        assert_reset(&syn.frame(mac, gateway), &ends, &reset);
+        let ack = TcpSegment { sequence: 7, acknowledgment: 9, length: 5, ..TcpSegment::new((1, 80), TcpFlags::ACK) };
+        let reset = TcpSegment { sequence: 9, acknowledgment: 0, ..TcpSegment::new((80, 1), TcpFlags::RST) };
+        assert_reset(&Ip::new(from, to).segment(&ack).frame(mac, gateway), &ends, &reset);
+        let datagram = Ip::new(from, to).udp(1, 53);
+        let report = if v4 { (3, 3) } else { (1, 4) };
+        let report = ends.clone().icmp(report.0, report.1, [0; 4], &datagram.bytes());
+        assert_answer_but_identification(&datagram.frame(mac, gateway), &report.frame(gateway, mac));
+        let other = Ip::new(from, to).gre();
+        let report = if v4 { (3, 2, [0; 4]) } else { (4, 1, [0, 0, 0, 6]) };
+        let report = ends.icmp(report.0, report.1, report.2, &other.bytes());
+        assert_answer_but_identification(&other.frame(mac, gateway), &report.frame(gateway, mac));
+    }
+}
+
+/// The frame is answered by this segment, whatever window it has.
+fn assert_reset(frame: &[u8], ends: &Ip, expected: &TcpSegment) {
+    let (fate, answer) = World::new(lab()).send_frame("client", frame);
+    assert_eq!(fate, Fate::Answered);
+    assert_checksums(&answer);
+    let expected = ends.clone().segment(&TcpSegment { length: 0, ..*expected });
+    let tcp_at = answer.len() - 20;
+    assert_eq!(answer[tcp_at..tcp_at + 14], expected.payload[..14]);
+    assert_eq!(
+        parse(&answer).expect("a whole frame").tuple.addresses,
+        parse(&expected.frame(MacAddress([2; 6]), MacAddress([4; 6]))).expect("a whole frame").tuple.addresses
+    );
+}
+
+#[test]
+fn nothing_is_said_about_resets_queries_and_parts() {
     let mut world = World::new(lab());
     let to_router = || Ip::new(CLIENT, GATEWAY);
     let others = [
-        to_router().tcp(1, 80, TcpFlags::SYN),
-        to_router().udp(1, 53),
+        to_router().tcp(1, 80, TcpFlags::RST),
+        to_router().tcp(1, 80, TcpFlags::SYN).part(1, 0, true),
         to_router().pong(1),
         to_router().icmp(13, 0, [0; 4], &[0; 12]),
         to_router().ping(1).part(1, 0, true),
-        Ip::new(CLIENT_V6, GATEWAY_V6).gre(),
+        to_router().raw(17, &[0; 16]).part(3, 16, false),
+        to_router().unreachable(&Ip::new(GATEWAY, CLIENT).udp(1, 2)),
     ];
     for packet in others {
         assert_eq!(world.send("client", &packet), stopped("client", DropReason::GatewayUnserved));
     }
+}
+
+#[test]
+fn the_router_answers_at_its_link_local_address() {
+    let (mac, gateway) = macs();
+    let router = "fe80::ecff:ffff:feff:ffff";
+    let ping = Ip::new("fe80::1", router).ping(7).frame(mac, gateway);
+    assert_answer(&ping, &Ip::new(router, "fe80::1").hop_limit(64).pong(7).frame(gateway, mac));
+    let elsewhere = Ip::new("fe80::1", "fe80::2").ping(7).frame(mac, gateway);
+    assert_eq!(
+        World::new(lab()).send_frame("client", &elsewhere).0,
+        stopped("client", DropReason::SourceAddressSpoofed)
+    );
 }
 
 #[test]
@@ -253,15 +306,34 @@ fn nothing_is_reported_about_errors_and_later_fragments() {
 }
 
 #[test]
-fn nobody_has_the_address() {
-    let mut world = World::new(lab());
-    for to in ["10.0.0.99", "10.0.0.255", OUTSIDE, "127.0.0.1", CLIENT] {
-        assert_eq!(world.send("client", &Ip::new(CLIENT, to).udp(1, 2)), stopped("client", DropReason::NoRoute));
+fn nobody_has_the_address_and_the_sender_is_told_at_once() {
+    let (mac, gateway) = macs();
+    for (from, to, kind, code) in [
+        (CLIENT, "10.0.0.99", 3, 1),
+        (CLIENT, "10.0.0.255", 3, 1),
+        (CLIENT, OUTSIDE, 3, 0),
+        (CLIENT, "169.254.169.254", 3, 0),
+        (CLIENT_V6, "fd00:0:0:1::99", 1, 3),
+        (CLIENT_V6, "2001:db8::1", 1, 0),
+    ] {
+        let router = if kind == 3 { GATEWAY } else { GATEWAY_V6 };
+        for packet in
+            [Ip::new(from, to).udp(1, 2), Ip::new(from, to).ping(3), Ip::new(from, to).udp(1, 2).part(9, 0, true)]
+        {
+            let report = Ip::new(router, from).icmp(kind, code, [0; 4], &packet.bytes());
+            assert_answer_but_identification(&packet.frame(mac, gateway), &report.frame(gateway, mac));
+        }
     }
-    assert_eq!(
-        world.send("client", &Ip::new(CLIENT_V6, "2001:db8::1").udp(1, 2)),
-        stopped("client", DropReason::NoRoute)
-    );
+    // Nothing is said about errors, parts, and what never leaves the guest.
+    let mut world = World::new(lab());
+    let silent = [
+        Ip::new(CLIENT, CLIENT).udp(1, 2),
+        Ip::new(CLIENT, OUTSIDE).unreachable(&Ip::new(OUTSIDE, CLIENT).udp(1, 2)),
+        Ip::new(CLIENT, OUTSIDE).raw(17, &[0; 16]).part(3, 16, false),
+    ];
+    for packet in silent {
+        assert_eq!(world.send("client", &packet), stopped("client", DropReason::NoRoute));
+    }
 }
 
 #[test]
@@ -278,7 +350,7 @@ fn a_custom_route_leads_through_an_eni() {
     assert_eq!(world.send("client", &out()), delivered("far"));
     // What comes back bears the far sender's address; the router need not have it.
     assert_eq!(world.send("far", &Ip::new(OUTSIDE, CLIENT).udp(2, 1)), delivered("client"));
-    assert_eq!(world.send("client", &Ip::new(CLIENT, "10.0.0.99").udp(1, 2)), stopped("client", DropReason::NoRoute));
+    assert_eq!(world.send("client", &Ip::new(CLIENT, "10.0.0.99").udp(1, 2)), Fate::Answered);
 }
 
 #[test]
@@ -314,10 +386,7 @@ fn overlapping_vpcs_do_not_see_each_other() {
     world.set_rules("sg-web", &[]);
     assert_eq!(world.send("client", &syn()), refused("web", DropReason::DefaultDrop));
     assert_eq!(world.send("shadow-client", &syn()), delivered("shadow-web"));
-    assert_eq!(
-        world.send("shadow-client", &Ip::new(CLIENT, FAR).udp(1, 2)),
-        stopped("shadow-client", DropReason::NoRoute)
-    );
+    assert_eq!(world.send("shadow-client", &Ip::new(CLIENT, FAR).udp(1, 2)), Fate::Answered, "nobody has it there");
 }
 
 #[test]

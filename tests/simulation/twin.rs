@@ -4,6 +4,7 @@
 //! the next port is asked.
 
 use harness::frame::Ip;
+use harness::frame::TcpFlags;
 use harness::message::{Content, Message};
 use harness::oracle::{EvaluationPlace, Gathered, Oracle};
 use ipnet::IpNet;
@@ -392,26 +393,39 @@ impl Twin {
             return Err(DropReason::SourceAddressSpoofed);
         }
         if self.is_gateway(eni, message.destination) {
-            if !matches!(message.content, Content::Ping(_)) {
-                return Err(DropReason::GatewayUnserved);
-            }
-            let (now_s, (left, since_s)) =
-                (self.now_s, self.answers.get(id).copied().unwrap_or((ANSWERS_PER_S, self.now_s)));
-            let left = (left + (now_s - since_s) * ANSWERS_PER_S).min(ANSWERS_PER_S);
-            self.answers.insert(id.clone(), (left.saturating_sub(1), now_s));
-            if left == 0 {
-                return Err(DropReason::AnswerRate);
-            }
-            self.count(id, Direction::Egress).answered += 1;
-            self.hand_over(id, Arrival { serial, bytes: None });
-            return Ok(None);
+            let is_answered = match message.content {
+                Content::Ping(_) | Content::Udp(..) | Content::FirstPart(..) | Content::Other(_) => true,
+                Content::Tcp(.., flags) | Content::Blind(.., flags) => flags & TcpFlags::RST == 0,
+                Content::Pong(_) | Content::Unreachable(_) | Content::LaterPart(_) => false,
+            };
+            return if is_answered { self.answer(id, serial) } else { Err(DropReason::GatewayUnserved) };
         }
-        let to = self.next(eni, message.destination).filter(|to| to != id).ok_or(DropReason::NoRoute)?;
+        let Some(to) = self.next(eni, message.destination) else {
+            let is_reported = !matches!(message.content, Content::Unreachable(_) | Content::LaterPart(_));
+            return if is_reported { self.answer(id, serial) } else { Err(DropReason::NoRoute) };
+        };
+        if to == *id {
+            return Err(DropReason::NoRoute);
+        }
         let is_near =
             owns(&self.desired.enis[&to], message.destination) && self.desired.enis[&to].vswitch == eni.vswitch;
         let hop_limit = if is_near { 64 } else { 63 };
         let eni_generation = self.eni_generations[&to];
         Ok(Some(Parcel { serial, message, hop_limit, to, eni_generation, generation: self.generation }))
+    }
+
+    /// The router answers, or reports, as often as the ENI gets that.
+    fn answer(&mut self, id: &EniId, serial: u32) -> Result<Option<Parcel>, DropReason> {
+        let (now_s, (left, since_s)) =
+            (self.now_s, self.answers.get(id).copied().unwrap_or((ANSWERS_PER_S, self.now_s)));
+        let left = (left + (now_s - since_s) * ANSWERS_PER_S).min(ANSWERS_PER_S);
+        self.answers.insert(id.clone(), (left.saturating_sub(1), now_s));
+        if left == 0 {
+            return Err(DropReason::AnswerRate);
+        }
+        self.count(id, Direction::Egress).answered += 1;
+        self.hand_over(id, Arrival { serial, bytes: None });
+        Ok(None)
     }
 
     /// Whether an address is the ENI's own where sources and destinations are checked.

@@ -169,7 +169,7 @@ fn who_sends_what_is_refused_takes_no_more_time_than_others() {
         let mut world = GuestWorld::new(1, 2 * TURNS * 32);
         world.apply(desired(3), 1);
         for number in 0..2 * TURNS as u32 * 32 {
-            assert!(world.guest(3).inject(&udp(3, 99, number)));
+            assert!(world.guest(3).inject(&udp(3, 3, number)), "nothing is said about what it sends to itself");
             assert!(!others || world.guest(1).inject(&udp(1, 2, number)));
         }
         world.turn(TURNS);

@@ -77,8 +77,9 @@ impl Advertisements {
         }
         let before: BTreeMap<ServedEni, Time> = self.due.drain().map(|Reverse((due, eni))| (eni, due)).collect();
         for (index, _) in published.snapshot.enis() {
-            let has_ipv6 = published.snapshot.guest_network(index).is_some_and(|network| network.ipv6.is_some());
-            let Some(location) = published.location(index).filter(|_| has_ipv6) else { continue };
+            let network = published.snapshot.guest_network(index);
+            let is_told = network.is_some_and(|network| network.ipv6.is_some() && !network.is_configured);
+            let Some(location) = published.location(index).filter(|_| is_told) else { continue };
             let eni = ServedEni { index, generation: location.eni_generation };
             let due = before.get(&eni).copied().unwrap_or_else(|| now + self.below(INTERVAL_NS));
             self.due.push(Reverse((due, eni)));

@@ -7,6 +7,7 @@ use vswitch_core::config::ids::EniIndex;
 use vswitch_core::config::limits::BURST_PACKETS;
 use vswitch_core::packet::Packet;
 use vswitch_core::packet::gso::Segments;
+use vswitch_core::packet::ip_fragments::IpFragments;
 use vswitch_core::packet::offload::Preparation;
 use vswitch_core::packet::verdict::{DropReason, Verdict};
 
@@ -40,6 +41,11 @@ impl Worker {
     pub(super) fn put_outgoing(&mut self, slot: u32, mut packet: Packet, delivery: Delivery) {
         if let Some(Some(entry)) = self.ports.get(slot as usize) {
             if packet.longest_frame_bytes() > entry.frame_bytes_max {
+                if let Some(fragments) = IpFragments::of(&packet, entry.frame_bytes_max) {
+                    packet.complete_checksum();
+                    self.fragment_outgoing(slot, &packet, fragments, delivery.to);
+                    return self.recycle(packet, delivery.pool_owner);
+                }
                 let packets = packet.wire().packets;
                 self.shard.count_drop(delivery.to, Direction::Ingress, DropReason::FrameTooLong, packets);
                 return self.recycle(packet, delivery.pool_owner);
@@ -81,6 +87,28 @@ impl Worker {
                 return self.shard.count_drop(to, Direction::Ingress, DropReason::PortFull, rest);
             };
             segments.write_next(packet, &mut buffer);
+            self.outgoing.push(Packet::new(buffer));
+            self.outgoing_pool_owners.push(pool_owner);
+        }
+    }
+
+    /// Appends the fragments of a packet that the port cannot carry whole. Sends whenever a burst is full, or the pool is
+    /// empty.
+    fn fragment_outgoing(&mut self, slot: u32, packet: &Packet, mut fragments: IpFragments, to: EniIndex) {
+        let pool_owner = self.peers.number as u16;
+        while let Some(bytes) = fragments.next_bytes(packet) {
+            if self.outgoing.len() >= BURST_PACKETS {
+                self.send_outgoing(Some(slot), to);
+            }
+            let mut buffer = self.pool.take(bytes);
+            if buffer.is_none() {
+                self.send_outgoing(Some(slot), to);
+                buffer = self.pool.take(bytes);
+            }
+            let Some(mut buffer) = buffer else {
+                return self.shard.count_drop(to, Direction::Ingress, DropReason::PortFull, fragments.count_left());
+            };
+            fragments.write_next(packet, &mut buffer);
             self.outgoing.push(Packet::new(buffer));
             self.outgoing_pool_owners.push(pool_owner);
         }

@@ -389,7 +389,8 @@ fn guest_facts(eni: &DesiredEni) -> GuestFacts {
         IpNet::V6(net) if net.prefix_len() < 128 => Some(*net),
         _ => None,
     });
-    GuestFacts { hostname: eni.hostname.clone(), ipv6_prefix }
+    let is_configured = matches!(&eni.port, Some(DesiredPort::Tap(tap)) if tap.configure);
+    GuestFacts { hostname: eni.hostname.clone(), ipv6_prefix, is_configured }
 }
 
 /// A change, as seen from the state after it.

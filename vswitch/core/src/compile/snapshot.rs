@@ -96,6 +96,8 @@ pub(crate) struct GuestFacts {
     pub(crate) hostname: Option<String>,
     /// The first IPv6 prefix that is delegated to it.
     pub(crate) ipv6_prefix: Option<Ipv6Net>,
+    /// Whether the switch itself configures its device.
+    pub(crate) is_configured: bool,
 }
 
 /// The virtual router's addresses in a subnet, and the subnet's blocks.

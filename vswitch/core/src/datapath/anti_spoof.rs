@@ -5,6 +5,7 @@ use crate::config::limits::ETHERNET_HEADER_BYTES;
 use crate::packet::headers::{Addresses, Headers, Network};
 use crate::packet::verdict::DropReason;
 use crate::policy::eni_context::EniContext;
+use crate::router;
 use crate::tables::route::{AddressRoute, is_group_destination};
 
 /// Checks a packet that the guest sent. If the ENI's source check is off, it may forward packets with foreign
@@ -129,7 +130,9 @@ pub(crate) fn check_source(context: &EniContext<'_>, headers: &Headers) -> Resul
         // forwarded.
         Addresses::V6 { source, .. } => {
             (source == 0 || is_link_local(source))
-                && (headers.is_dhcp_request() || is_group_destination(headers.tuple.addresses))
+                && (router::is_for_link_local_router(context, headers.tuple.addresses)
+                    || headers.is_dhcp_request()
+                    || is_group_destination(headers.tuple.addresses))
         }
     };
     if has_no_address_yet { Ok(()) } else { Err(DropReason::SourceAddressSpoofed) }

@@ -200,7 +200,11 @@ pub(super) fn egress_checks(context: &EniContext<'_>, packet: &mut Packet) -> (V
         packet.decision = context.exempt(&packet.headers, packet.marker);
         return (verdict, place);
     }
-    (next_eni(context, place.route()).map_or(Verdict::Drop(DropReason::NoRoute), Verdict::Forward), place)
+    let verdict = match next_eni(context, place.route()) {
+        Some(next) => Verdict::Forward(next),
+        None => router::unreachable::no_route(context, packet, place.route()),
+    };
+    (verdict, place)
 }
 
 /// The ingress step before any decision: whether the ENI owns the destination, to which `route` leads.

@@ -23,6 +23,8 @@ pub struct GuestNetwork<'a> {
     pub ipv6_block: Option<Ipv6Net>,
     /// The first IPv6 prefix that is delegated to the ENI.
     pub ipv6_prefix: Option<Ipv6Net>,
+    /// Whether the switch itself configures the guest's device, which then needs to be told nothing.
+    pub is_configured: bool,
     /// The largest layer-3 packet that its port carries, bytes.
     pub mtu_bytes: u16,
     /// The name that the guest is to have.
@@ -46,6 +48,7 @@ impl Snapshot {
             ipv6: eni.ipv6.map(Ipv6Addr::from_bits),
             ipv6_block: vswitch.ipv6,
             ipv6_prefix: eni.guest.ipv6_prefix,
+            is_configured: eni.guest.is_configured,
             mtu_bytes: eni.mtu_bytes,
             hostname: eni.guest.hostname.as_deref().unwrap_or(eni.id.as_str()),
             dhcp: &network.dhcp,

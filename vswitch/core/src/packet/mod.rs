@@ -5,6 +5,7 @@ pub(crate) mod fragment_coverage;
 pub mod gro;
 pub mod gso;
 pub mod headers;
+pub mod ip_fragments;
 pub mod offload;
 pub mod verdict;
 
@@ -30,6 +31,8 @@ pub struct FrameBuffer {
 }
 
 const CACHE_LINE_BYTES: usize = 64;
+/// Bytes of an 802.1Q tag.
+const VLAN_TAG_BYTES: usize = 4;
 
 impl FrameBuffer {
     /// An empty buffer with room for `capacity_bytes`.
@@ -167,13 +170,40 @@ impl Packet {
     pub fn parse(&mut self) -> Result<(), DropReason> {
         if self.offload.is_none() {
             self.offload = Offload::NONE;
-            return headers::parse::read(self.buffer.frame(), &mut self.headers);
+            return match headers::parse::read(self.buffer.frame(), &mut self.headers) {
+                Err(DropReason::VlanTagged) => self.parse_without_priority(),
+                read => read,
+            };
         }
         // A dropped frame counts as one packet, whatever it claims.
-        let claimed = core::mem::replace(&mut self.offload, Offload::NONE);
-        headers::parse::read(self.buffer.frame(), &mut self.headers)?;
+        let mut claimed = core::mem::replace(&mut self.offload, Offload::NONE);
+        match headers::parse::read(self.buffer.frame(), &mut self.headers) {
+            Err(DropReason::VlanTagged) => {
+                self.parse_without_priority()?;
+                claimed.move_forward(VLAN_TAG_BYTES as u16);
+            }
+            read => read?,
+        }
         self.offload = offload::settle(claimed, &self.headers, self.buffer.frame_mut())?;
         Ok(())
+    }
+
+    /// Takes off a tag that names no VLAN and only a priority (IEEE 802.1Q §6.9.3), and parses what is behind it.
+    #[cold]
+    fn parse_without_priority(&mut self) -> Result<(), DropReason> {
+        const TAG_AT: usize = 12;
+        const VLAN: u16 = 0x0fff;
+        let frame = self.buffer.frame_mut();
+        let has_priority_only = match *frame.get(TAG_AT..).unwrap_or_default() {
+            [0x81, 0x00, high, low, ..] => u16::from_be_bytes([high, low]) & VLAN == 0,
+            _ => false,
+        };
+        if !has_priority_only {
+            return Err(DropReason::VlanTagged);
+        }
+        frame.copy_within(TAG_AT + VLAN_TAG_BYTES.., TAG_AT);
+        self.buffer.set_length(self.buffer.length() - VLAN_TAG_BYTES);
+        headers::parse::read(self.buffer.frame(), &mut self.headers)
     }
 
     /// The window scale that it offers, if it is a SYN with that option.

@@ -129,6 +129,14 @@ impl Offloads {
 }
 
 impl Offload {
+    /// The claim about a frame from whose head so many bytes were taken. What then is no claim any more is refused later.
+    pub(super) fn move_forward(&mut self, bytes: u16) {
+        self.header_bytes = self.header_bytes.saturating_sub(bytes);
+        if let Some(checksum) = &mut self.checksum {
+            checksum.start = checksum.start.saturating_sub(bytes);
+        }
+    }
+
     /// Nothing is left undone.
     pub const NONE: Self = Self {
         checksum: None,

@@ -44,7 +44,7 @@ macro_rules! drop_reasons {
 drop_reasons! {
     /// Shorter than an Ethernet header, or than the header that it claims to carry.
     FrameTruncated = "frame-truncated",
-    /// An 802.1Q or 802.1ad tag: guests have no VLANs here.
+    /// An 802.1Q or 802.1ad tag of a VLAN: guests have none here.
     VlanTagged = "vlan-tagged",
     /// Neither ARP, IPv4 nor IPv6.
     EtherTypeUnknown = "ether-type-unknown",

@@ -10,9 +10,10 @@ mod ndp;
 mod reply;
 mod services;
 pub(crate) mod ttl;
+pub(crate) mod unreachable;
 
 use crate::packet::Packet;
-use crate::packet::headers::{Fragment, IcmpKind, Network};
+use crate::packet::headers::{Addresses, Fragment, IcmpKind, Network};
 use crate::packet::verdict::{DropReason, Verdict};
 use crate::policy::eni_context::EniContext;
 use crate::tables::route::{AddressRoute, is_group_destination};
@@ -48,17 +49,26 @@ fn answer_unusual(context: &EniContext<'_>, packet: &mut Packet, route: AddressR
     if to_group_mac || is_group_destination(headers.tuple.addresses) {
         return drop(DropReason::Multicast);
     }
-    if route != AddressRoute::Gateway {
+    if route != AddressRoute::Gateway && !is_for_link_local_router(context, headers.tuple.addresses) {
         return None;
     }
     let is_ping = headers.icmp_kind() == Some(IcmpKind::Request)
         && matches!(headers.icmp_type, 8 | 128)
         && headers.fragment == Fragment::Whole;
     if !is_ping {
-        return drop(DropReason::GatewayUnserved);
+        let unserved = unreachable::unserved(context, packet);
+        return Some(unserved.unwrap_or(Verdict::Drop(DropReason::GatewayUnserved)));
     }
     Some(match icmp::echo(&headers, &mut packet.buffer) {
         Some(()) => reply::to_sender(context, packet.buffer.frame_mut()),
         None => Verdict::Drop(DropReason::GatewayUnserved),
     })
+}
+
+/// Whether a packet is for the address of the router that is good on the guest's link alone.
+pub(crate) fn is_for_link_local_router(context: &EniContext<'_>, addresses: Addresses) -> bool {
+    match addresses {
+        Addresses::V4 { .. } => false,
+        Addresses::V6 { destination, .. } => destination == context.network.gateway_mac.link_local().to_bits(),
+    }
 }
