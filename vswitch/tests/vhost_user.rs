@@ -327,6 +327,21 @@ fn memory_that_is_not_shared_is_noticed() {
 }
 
 #[test]
+fn bursts_pass_both_ways_for_a_long_time() {
+    for features in FORMATS {
+        let mut rig = SocketRig::new();
+        let mut guest = VirtualMachine::new(features, 1, 256);
+        rig.start(&mut guest);
+        for _ in 0..200 {
+            (0..32).for_each(|_| guest.send(1, &frame(0), Offload::NONE, FrameLayout::One));
+            let got = rig.until("a burst comes", |_, frames| frames.len() >= 32);
+            assert_eq!(rig.send(&got), [Verdict::Deliver; 32]);
+            assert_eq!(guest.collect(0).len(), 32);
+        }
+    }
+}
+
+#[test]
 fn a_guest_that_waits_is_told_and_one_that_polls_is_not() {
     for features in [MODERN & !EVENT_INDEX, MODERN, MODERN & !EVENT_INDEX | PACKED, MODERN | PACKED] {
         let mut rig = SocketRig::new();

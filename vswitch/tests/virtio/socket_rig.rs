@@ -45,7 +45,7 @@ impl SocketRig {
         let mut frames = Vec::new();
         for part in &mut self.parts {
             part.await_readiness();
-            let mut burst = Vec::new();
+            let mut burst = Vec::with_capacity(BURST_PACKETS);
             part.receive(&mut self.pool, &mut burst, BURST_PACKETS).unwrap();
             for packet in burst {
                 frames.push(packet.buffer.frame().to_vec());

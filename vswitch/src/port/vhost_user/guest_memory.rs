@@ -169,6 +169,16 @@ impl GuestMemory {
         &self.regions
     }
 
+    /// Has the processor fetch the cache line at a guest address, if it is in the largest region.
+    #[inline]
+    pub(super) fn prefetch(&self, address: u64) {
+        if let Some(region) = self.regions.first() {
+            let offset = address.wrapping_sub(region.spec.guest_address).wrapping_add(region.spec.file_offset);
+            // A hint, which may be for any address.
+            vswitch_core::hw::prefetch::prefetch_at(region.mapping.start.as_ptr().wrapping_add(offset as usize));
+        }
+    }
+
     /// Whether memory that was there is gone.
     pub(super) fn is_lost(&self) -> bool {
         self.regions.iter().any(|region| region.mapping.is_lost())
@@ -177,11 +187,17 @@ impl GuestMemory {
     /// `bytes` at a guest address; none unless all of them are in one region.
     #[inline]
     pub(super) fn slice(&self, address: u64, bytes: usize) -> Option<GuestSlice<'_>> {
-        self.regions.iter().find_map(|region| {
-            let offset = address.wrapping_sub(region.spec.guest_address);
-            let fits = offset < region.spec.bytes && bytes as u64 <= region.spec.bytes - offset;
-            fits.then(|| self.at(region, offset, bytes))
-        })
+        // Most frames are in the largest region.
+        let (first, others) = self.regions.split_first()?;
+        self.within(first, address, bytes)
+            .or_else(|| others.iter().find_map(|region| self.within(region, address, bytes)))
+    }
+
+    #[inline(always)]
+    fn within(&self, region: &Region, address: u64, bytes: usize) -> Option<GuestSlice<'_>> {
+        let offset = address.wrapping_sub(region.spec.guest_address);
+        let fits = offset < region.spec.bytes && bytes as u64 <= region.spec.bytes - offset;
+        fits.then(|| self.at(region, offset, bytes))
     }
 
     /// `bytes` at an address of the front end.
@@ -235,12 +251,6 @@ impl GuestSlice<'_> {
         let offset = offset.min(self.bytes);
         // SAFETY: `offset` is within the slice.
         Self { start: unsafe { self.start.add(offset) }, bytes: self.bytes - offset, memory: self.memory }
-    }
-
-    /// Has the processor fetch the first cache line.
-    #[inline]
-    pub(super) fn prefetch(&self) {
-        vswitch_core::hw::prefetch::prefetch_at(self.start.as_ptr());
     }
 }
 

@@ -158,10 +158,8 @@ impl ActiveQueue {
                 received = Received::Drained;
                 break;
             };
-            if let Some(first) = pieces.list.get(chain.pieces.0 as usize)
-                && let Some(slice) = memory.slice(first.address, first.bytes as usize)
-            {
-                slice.prefetch();
+            if let Some(first) = pieces.list.get(chain.pieces.0 as usize) {
+                memory.prefetch(first.address);
             }
             bytes += chain.bytes as usize;
             chains.push(chain);
@@ -280,8 +278,7 @@ fn gather(
     frame_bytes: usize,
     buffer: &mut FrameBuffer,
 ) -> Result<Offload, RingFault> {
-    let total: usize = pieces.iter().map(|piece| piece.bytes as usize).sum();
-    if total < header_bytes || frame_bytes > FRAME_BYTES_MAX {
+    if frame_bytes > FRAME_BYTES_MAX {
         buffer.set_length(0);
         return Ok(Offload::NONE);
     }
@@ -292,7 +289,14 @@ fn gather(
         slice.read(&mut room[at..]);
         at += slice.len();
     }
-    let offload = room.first_chunk::<HEADER_BYTES>().map_or(Offload::NONE, virtio_header::decode);
+    if at < header_bytes {
+        buffer.set_length(0);
+        return Ok(Offload::NONE);
+    }
+    let offload = match room.first_chunk::<HEADER_BYTES>() {
+        Some(header) if header[..2] != [0, 0] => virtio_header::decode(header),
+        _ => Offload::NONE,
+    };
     buffer.set_length(at - header_bytes);
     Ok(offload)
 }
