@@ -26,12 +26,13 @@ use vswitch_core::config::protocol::{self, RequestBody, SwitchReply, SwitchReque
 use vswitch_core::config::validate::validate;
 
 pub mod services;
+pub mod vhost_user;
 
 /// A function that panics if something is wrong.
 pub type Target = fn(&[u8]);
 
 /// Every target by its name.
-pub const TARGETS: [(&str, Target); 8] = [
+pub const TARGETS: [(&str, Target); 9] = [
     ("packets", packets),
     ("protocol", protocol),
     ("commands", commands),
@@ -40,6 +41,7 @@ pub const TARGETS: [(&str, Target); 8] = [
     ("dhcp", services::dhcp),
     ("dhcpv6", services::dhcpv6),
     ("ra", services::ra),
+    ("vhost_user", vhost_user::vhost_user),
 ];
 
 const ENIS: [&str; 4] = ["eni-a", "eni-b", "eni-c", "eni-far"];

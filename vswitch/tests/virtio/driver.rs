@@ -149,38 +149,40 @@ impl DriverQueue {
         identifier
     }
 
-    /// A chain that the device has given back, and how many bytes it says that it wrote.
+    /// A chain that the device has given back, and how many bytes it says that it wrote. None also where the memory has
+    /// gone.
     pub(crate) fn take_used(&mut self, memory: &File) -> Option<(u16, u32)> {
         let (identifier, written) = match self.format {
             DriverFormat::Split => {
                 let [_, _, device] = self.addresses();
                 let mut index = [0; 2];
-                memory.read_exact_at(&mut index, device + 2).unwrap();
+                memory.read_exact_at(&mut index, device + 2).ok()?;
                 if u16::from_le_bytes(index) == self.used {
                     return None;
                 }
                 let mut entry = [0; 8];
-                memory.read_exact_at(&mut entry, device + 4 + u64::from(self.used % self.size) * 8).unwrap();
+                memory.read_exact_at(&mut entry, device + 4 + u64::from(self.used % self.size) * 8).ok()?;
                 self.used = self.used.wrapping_add(1);
                 let word = |at: usize| u32::from_le_bytes(entry[at..at + 4].try_into().unwrap());
                 (word(0) as u16, word(4))
             }
             DriverFormat::Packed => {
                 let mut bytes = [0; 16];
-                memory.read_exact_at(&mut bytes, self.start + u64::from(self.used) * 16).unwrap();
+                memory.read_exact_at(&mut bytes, self.start + u64::from(self.used) * 16).ok()?;
                 let flags = u16::from_le_bytes([bytes[14], bytes[15]]);
                 if (flags & AVAILABLE != 0) != self.used_wrap || (flags & USED != 0) != self.used_wrap {
                     return None;
                 }
                 let identifier = u16::from_le_bytes([bytes[12], bytes[13]]);
-                self.used += self.chains[usize::from(identifier)].len() as u16;
+                self.used += self.chains.get(usize::from(identifier))?.len() as u16;
                 if self.used >= self.size {
                     (self.used, self.used_wrap) = (self.used - self.size, !self.used_wrap);
                 }
                 (identifier, u32::from_le_bytes(bytes[8..12].try_into().unwrap()))
             }
         };
-        self.free.extend(std::mem::take(&mut self.chains[usize::from(identifier)]).into_iter().rev());
+        // Somebody may have written any identifier over the device's.
+        self.free.extend(std::mem::take(self.chains.get_mut(usize::from(identifier))?).into_iter().rev());
         Some((identifier, written))
     }
 }
