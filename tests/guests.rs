@@ -96,6 +96,22 @@ impl Rig {
     }
 }
 
+/// A Sluice with a subnet, and with an ENI that is attached to nothing.
+fn with_a_free_eni() -> Option<RunningSluice> {
+    if let Some(reason) = cannot_run().or(guest::files().err()) {
+        eprintln!("\n*** {reason}\n");
+        return None;
+    }
+    let running = RunningSluice::start(1);
+    running.apply(
+        "vpc = [{ id = 'vpc-1', cidr = '10.0.0.0/16' }]\n\
+         vswitch = [{ id = 'vsw-1', vpc = 'vpc-1', cidr = '10.0.1.0/24' }]\n\
+         group = [{ id = 'sg-web', vpc = 'vpc-1' }]\n\
+         [[eni]]\nid = 'eni-1'\nvswitch = 'vsw-1'\nip = '10.0.1.10'\nmac = '02:00:00:00:01:07'\n",
+    );
+    Some(running)
+}
+
 fn ip_command(namespace: &str, arguments: &[&str]) {
     let made = std::process::Command::new("ip").args(["-n", namespace]).args(arguments).output().unwrap();
     assert!(made.status.success(), "{made:?}");
@@ -191,4 +207,97 @@ fn a_guest_listens_at_a_stream_socket() {
 #[test]
 fn a_guest_opens_a_tap_device_by_name() {
     a_guest_is_a_guest(Plug::TapByName);
+}
+
+#[test]
+fn a_guest_that_shares_its_memory_connects() {
+    a_guest_is_a_guest(Plug::VhostUserToSwitch);
+}
+
+#[test]
+fn a_guest_that_shares_its_memory_listens() {
+    a_guest_is_a_guest(Plug::VhostUserToGuest);
+}
+
+#[test]
+fn a_guest_that_sluice_runs_has_what_its_eni_says_and_ends_with_the_command() {
+    let Some(running) = with_a_free_eni() else { return };
+    let files = guest::files().unwrap();
+    for attach in
+        ["port attach eni-1 --mtu 1400 --client --stream", "port attach eni-1 --mtu 1300 --client --vhost-user"]
+    {
+        let socket = running.folder().join("own.sock").display().to_string();
+        let words: Vec<&str> = attach.split(' ').chain([socket.as_str()]).collect();
+        assert!(running.sluice(&words).status.success());
+        let mut command = running.sluice_command();
+        command.args(["vm", "run", "--eni", "eni-1", "--memory", "128", "--accelerator", "tcg", "--qemu"]);
+        command.arg(files.join("qemu")).arg("--kernel").arg(files.join("kernel"));
+        command.arg("--initrd").arg(files.join("initrd"));
+        command.args(["--append", &guest::kernel_words("10.0.1.10/24", "10.0.1.253"), "--"]);
+        let mut guest = QemuGuest::start_by(command, running.folder().join("console"));
+        guest.wait_until_ready();
+        assert_eq!(guest.must("cat /sys/class/net/eth0/address").trim(), "02:00:00:00:01:07");
+        assert_eq!(guest.must("cat /sys/class/net/eth0/mtu").trim(), words[4]);
+        guest.eventually_pings("10.0.1.253");
+        assert!(guest.power_off().success());
+        assert!(running.sluice(&["port", "detach", "eni-1"]).status.success());
+    }
+}
+
+/// The commands of one section of the page on virtual machines, a line each.
+fn commands_of(section: &str) -> Vec<String> {
+    let page = include_str!("../docs/virtual-machines.md");
+    let section = match section {
+        "" => page.split("\n## ").next(),
+        name => page.split("\n## ").find(|text| text.starts_with(name)),
+    };
+    let blocks = section.expect("the page has the section").split("\n```").skip(1).step_by(2);
+    let shell = blocks.filter_map(|block| block.strip_prefix('\n')).collect::<Vec<_>>().join("\n");
+    // What remains is for libvirt, or for programs that Debian does not have.
+    let is_run = |line: &&str| ["sluice ", "ip ", "qemu-"].iter().any(|program| line.starts_with(program));
+    shell.replace("\\\n", " ").lines().filter(is_run).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_lines_of_the_page_work_as_pasted() {
+    let Some(running) = with_a_free_eni() else { return };
+    let (files, folder) = (guest::files().unwrap(), running.folder().display().to_string());
+    let host = running.namespace("host");
+    let words = guest::kernel_words("10.0.1.77/24", "10.0.1.253");
+    let mut booted = 0;
+    for section in ["", "vhost-user", "Stream", "TAP by name"] {
+        for line in commands_of(section) {
+            // Names that are this test's own, and one address so that the guest can be told it.
+            let line = line
+                .replace("qemu-system-x86_64", &files.join("qemu").display().to_string())
+                .replace("vmlinuz", &files.join("kernel").display().to_string())
+                .replace("initrd.img", &files.join("initrd").display().to_string())
+                .replace("vm-host", &host)
+                .replace("/run/vm", &folder)
+                .replace("libvirt-qemu", "root")
+                .replace("eni create", "eni create --ip 10.0.1.77");
+            // What the page says of QEMU 7.2 without KVM.
+            let line = if section == "vhost-user" { line.replace("net0,mac", "net0,vectors=0,mac") } else { line };
+            let Some(qemu) = line.contains("-netdev").then_some(&line) else {
+                let made = match line.strip_prefix("sluice ") {
+                    Some(arguments) => running.sluice(&arguments.split_whitespace().collect::<Vec<_>>()),
+                    None => std::process::Command::new("sh").args(["-c", &line]).output().unwrap(),
+                };
+                assert!(made.status.success(), "{line}: {made:?}");
+                continue;
+            };
+            let console = running.folder().join("console");
+            let script = format!("exec {qemu} -append '{words}' -serial file:{} \"$@\"", console.display());
+            let mut command = std::process::Command::new("sh");
+            command.args(["-c", &script, "sh"]);
+            let mut guest = QemuGuest::start_by(command, console);
+            guest.wait_until_ready();
+            guest.eventually_pings("10.0.1.253");
+            booted += 1;
+            drop(guest);
+            assert!(running.sluice(&["port", "detach", "eni-vm"]).status.success());
+        }
+    }
+    assert_eq!(booted, 3);
+    let _ = std::process::Command::new("ip").args(["netns", "delete", &host]).output();
 }

@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -128,6 +128,13 @@ pub struct MachineSpec {
     pub namespace: Option<String>,
 }
 
+/// The kernel's command line for a guest with this address and gateway.
+pub fn kernel_words(address: &str, gateway: &str) -> String {
+    // Whatever a busy machine does to the clocks of an emulated one is no fault to report.
+    let words = "console=ttyS0 quiet panic=-1 no_timer_check nowatchdog mitigations=off random.trust_cpu=on";
+    format!("{words} guest.address={address} guest.gateway={gateway}")
+}
+
 /// A running virtual machine. It ends with its value.
 pub struct QemuGuest {
     process: Child,
@@ -143,9 +150,6 @@ impl QemuGuest {
     /// Starts QEMU; [`QemuGuest::wait_until_ready`] then waits for the guest, so that several boot at once.
     pub fn start(spec: &MachineSpec) -> Self {
         let files = files().expect("whoever starts a guest has asked for the files");
-        let (control, theirs) = UnixStream::pair().expect("a pair of sockets");
-        rustix::io::fcntl_setfd(&theirs, rustix::io::FdFlags::empty()).expect("a descriptor to be inherited");
-        control.set_read_timeout(Some(PATIENCE)).expect("a time limit");
         let console = spec.folder.join(format!("{}.console", spec.name));
         let qemu = files.join("qemu");
         let mut command = match &spec.namespace {
@@ -160,19 +164,25 @@ impl QemuGuest {
         command.args(["-m", &MEMORY_MIB.to_string()]);
         command.arg("-kernel").arg(files.join("kernel")).arg("-initrd").arg(files.join("initrd"));
         let [address, gateway] = &spec.address;
-        // Whatever a busy machine does to the clocks of an emulated one is no fault to report.
-        let words = "console=ttyS0 quiet panic=-1 no_timer_check nowatchdog mitigations=off random.trust_cpu=on";
-        command.args(["-append", &format!("{words} guest.address={address} guest.gateway={gateway}")]);
+        command.args(["-append", &kernel_words(address, gateway)]);
         command.arg("-serial").arg(format!("file:{}", console.display()));
+        command.args(spec.plug.netdev(&spec.folder, &spec.name));
+        let (mac, further) = (&spec.mac, spec.plug.device());
+        command.args(["-device", &format!("virtio-net-pci,netdev=net0,mac={mac},romfile={further}")]);
+        Self::start_by(command, console)
+    }
+
+    /// Starts QEMU by a command that lacks the second serial port only.
+    pub fn start_by(mut command: Command, console: PathBuf) -> Self {
+        let (control, theirs) = UnixStream::pair().expect("a pair of sockets");
+        rustix::io::fcntl_setfd(&theirs, rustix::io::FdFlags::empty()).expect("a descriptor to be inherited");
+        control.set_read_timeout(Some(PATIENCE)).expect("a time limit");
         command.args([
             "-chardev",
             &format!("socket,id=control,fd={}", theirs.as_raw_fd()),
             "-serial",
             "chardev:control",
         ]);
-        command.args(spec.plug.netdev(&spec.folder, &spec.name));
-        let (mac, further) = (&spec.mac, spec.plug.device());
-        command.args(["-device", &format!("virtio-net-pci,netdev=net0,mac={mac},romfile={further}")]);
         let process = command.stdin(Stdio::null()).spawn().expect("QEMU starts");
         Self { process, control, unread: Vec::new(), commands: 0, console }
     }
@@ -209,6 +219,13 @@ impl QemuGuest {
         self.commands += 1;
         writeln!(self.control, "{} reboot -f", self.commands).expect("the guest listens");
         self.wait_until_ready();
+    }
+
+    /// Switches the guest off, and waits until QEMU has ended.
+    pub fn power_off(mut self) -> ExitStatus {
+        self.commands += 1;
+        writeln!(self.control, "{} poweroff -f", self.commands).expect("the guest listens");
+        self.process.wait().expect("it ends")
     }
 
     /// Ends QEMU without a chance to say so.

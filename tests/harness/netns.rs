@@ -85,8 +85,12 @@ impl RunningSluice {
 
     /// Runs the `sluice` command against this Sluice.
     pub fn sluice(&self, arguments: &[&str]) -> Output {
-        let mut command = sluice_command(self.folder.path());
-        command.args(arguments).output().expect("the sluice command runs")
+        self.sluice_command().args(arguments).output().expect("the sluice command runs")
+    }
+
+    /// The `sluice` command against this Sluice, to be given its arguments.
+    pub fn sluice_command(&self) -> Command {
+        sluice_command(self.folder.path())
     }
 
     /// Applies a lab file in which `@` stands for the prefix of this Sluice's namespaces.

@@ -1,5 +1,6 @@
 //! Unix sockets that programs such as a hypervisor connect to.
 
+use rustix::fs::{AtFlags, CWD, Uid};
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -42,12 +43,15 @@ impl SocketListener {
         let bound = Self { listener, path: path.to_owned(), identity };
         fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
         if let Some(owner) = owner {
-            std::os::unix::fs::chown(path, Some(owner), None).map_err(|error| {
-                io::Error::new(
-                    error.kind(),
-                    format!("giving the socket to user {owner}: {error}; this needs CAP_CHOWN"),
-                )
-            })?;
+            rustix::fs::chownat(CWD, path, Some(Uid::from_raw(owner)), None, AtFlags::SYMLINK_NOFOLLOW).map_err(
+                |error| {
+                    let error = io::Error::from(error);
+                    io::Error::new(
+                        error.kind(),
+                        format!("giving the socket to user {owner}: {error}; this needs CAP_CHOWN"),
+                    )
+                },
+            )?;
         }
         bound.listener.set_nonblocking(true)?;
         Ok(bound)

@@ -14,6 +14,7 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
+use std::collections::BTreeSet;
 use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
@@ -32,6 +33,9 @@ const INPUT_BYTES: usize = 192 << 10;
 const PAUSE_FIRST_NS: i64 = 10_000_000;
 /// The longest pause between two attempts, ns. Some peers give up for good after a minute without a switch.
 const PAUSE_MAX_NS: i64 = 1_000_000_000;
+
+/// Different problems of one port that are logged.
+const PROBLEMS_LOGGED_MAX: usize = 8;
 
 const _: () = assert!(INPUT_BYTES >= 2 * (LENGTH_BYTES + FRAME_BYTES_MAX));
 
@@ -63,8 +67,8 @@ pub struct UnixStreamPort {
     /// Becomes readable with the listening socket, the timer and the connection, whichever there are.
     events: OwnedFd,
     peer: PeerState,
-    /// The last problem that was logged, so that a peer that comes back with it fills no log.
-    logged: Option<String>,
+    /// What was logged: each problem once, so that a peer that comes and goes fills no log.
+    logged: BTreeSet<String>,
     /// For the text of errors.
     description: String,
 }
@@ -104,7 +108,7 @@ impl UnixStreamPort {
             StreamSide::Server(listener)
         };
         let peer = PeerState::absent(format!("{description}: nobody is at the other end yet"));
-        Ok(Self { side, connection: None, events, peer, logged: None, description })
+        Ok(Self { side, connection: None, events, peer, logged: BTreeSet::new(), description })
     }
 
     /// Takes up a connection if one is to be had.
@@ -157,9 +161,8 @@ impl UnixStreamPort {
 
     fn report(&mut self, problem: String) {
         self.peer.set_problem(&problem);
-        if self.logged.as_ref() != Some(&problem) {
+        if self.logged.len() < PROBLEMS_LOGGED_MAX && self.logged.insert(problem.clone()) {
             log::info!("{problem}");
-            self.logged = Some(problem);
         }
     }
 }

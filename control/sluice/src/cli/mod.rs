@@ -20,6 +20,7 @@ mod reference;
 mod stats;
 mod status;
 pub(crate) mod up;
+mod virtual_machine;
 mod workers;
 
 use clap::{Parser, Subcommand};
@@ -100,6 +101,9 @@ pub(crate) enum CliCommand {
     /// Namespaces that ENIs are in.
     #[command(subcommand)]
     Ns(namespace::NamespaceVerb),
+    /// Virtual machines on ENIs.
+    #[command(subcommand)]
+    Vm(virtual_machine::VmVerb),
     /// Measure how fast this machine forwards. Needs no running Sluice.
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -178,6 +182,7 @@ pub(crate) fn run(arguments: CliArguments) -> ExitCode {
         CliCommand::Stats(arguments) => stats::run(&session, arguments),
         CliCommand::Explain(arguments) => explain::run(&session, arguments),
         CliCommand::Ns(verb) => namespace::run(&session, verb),
+        CliCommand::Vm(verb) => virtual_machine::run(&session, verb),
         CliCommand::Conform(arguments) => return conform::run(&session, &arguments),
         CliCommand::Bench(measurement) => return bench::run(&measurement, session.output.json),
         CliCommand::Completions(arguments) => {

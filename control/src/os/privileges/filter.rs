@@ -194,6 +194,7 @@ const ALLOWED_OLD: &[c_long] = &[];
 
 /// For making ports and namespaces, and for rings of the kernel.
 const FORWARDING: &[c_long] = &[
+    libc::SYS_fchownat,
     libc::SYS_mount,
     libc::SYS_umount2,
     libc::SYS_setns,

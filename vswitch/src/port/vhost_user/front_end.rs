@@ -15,7 +15,7 @@ use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
-use vhost::vhost_user::{BackendReqHandler, Error};
+use vhost::vhost_user::{BackendReqHandler, Error, VhostUserBackendReqHandlerMut};
 
 /// Bytes of the header of a message, and the longest body.
 const MESSAGE_HEADER_BYTES: usize = 12;
@@ -31,6 +31,9 @@ const FLAG_NEED_REPLY: u32 = 1 << 3;
 
 /// Requests that the library does not know, by their numbers.
 const SET_LOG_FD: u32 = 7;
+/// One that it refuses where the features that were set lack the bit for protocol features: QEMU before 8.0 negotiates those
+/// all the same, and sets what the guest's driver acknowledged.
+const SET_VRING_ENABLE: u32 = 18;
 const SEND_RARP: u32 = 19;
 const NET_SET_MTU: u32 = 20;
 const SET_STATUS: u32 = 39;
@@ -94,7 +97,9 @@ impl FrontEnd {
             let Some(header) = self.next_message()? else { return Ok(false) };
             self.check_room_for_reply()?;
             match header.request {
-                SET_LOG_FD | SEND_RARP | NET_SET_MTU | SET_STATUS | GET_STATUS => self.handle_alone(header)?,
+                SET_LOG_FD | SET_VRING_ENABLE | SEND_RARP | NET_SET_MTU | SET_STATUS | GET_STATUS => {
+                    self.handle_alone(header)?
+                }
                 _ => match self.handler.handle_request() {
                     Ok(()) => {}
                     // The front end is told where it asked for a reply, and may go on.
@@ -149,8 +154,16 @@ impl FrontEnd {
         let value = message[MESSAGE_HEADER_BYTES..].first_chunk().map_or(0, |bytes| u64::from_ne_bytes(*bytes));
         let needs_reply =
             header.flags & FLAG_NEED_REPLY != 0 && self.device.lock().is_ok_and(|device| device.has_reply_ack());
+        let mut refused = 0;
         match header.request {
             GET_STATUS => self.reply(header.request, self.status)?,
+            SET_VRING_ENABLE => {
+                let words = message[MESSAGE_HEADER_BYTES..].chunks_exact(size_of::<u32>());
+                let mut words = words.map(|word| word.try_into().map_or(0, u32::from_ne_bytes));
+                let (index, is_enabled) = (words.next().unwrap_or(u32::MAX), words.next() == Some(1));
+                let enabled = self.device.lock().map(|mut device| device.set_vring_enable(index, is_enabled));
+                refused = u64::from(!matches!(enabled, Ok(Ok(()))));
+            }
             SET_STATUS => {
                 self.status = value;
                 if value == 0
@@ -164,7 +177,7 @@ impl FrontEnd {
             _ => {}
         }
         if needs_reply && header.request != GET_STATUS {
-            self.reply(header.request, 0)?;
+            self.reply(header.request, refused)?;
         }
         Ok(())
     }

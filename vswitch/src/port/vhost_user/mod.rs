@@ -212,6 +212,9 @@ impl Port for VhostUser {
     }
 
     fn await_readiness(&mut self) -> bool {
+        // The worker may have been told of messages while it asked for frames alone, and is not told again.
+        self.receives = 0;
+        self.attend();
         self.is_armed = true;
         let mut may_sleep = !self.has_more_messages;
         for index in self.own_queues() {
