@@ -39,6 +39,8 @@ impl FragmentKey {
     pub(crate) const fn of(epoch: EniEpoch, headers: &Headers) -> Self {
         let tuple = &headers.tuple;
         let protocol = match tuple.addresses {
+            // IPv6 fragments of one packet may differ in the next header, and RFC 8200 §4.5 identifies a packet
+            // without it.
             Addresses::V4 { .. } => tuple.protocol,
             Addresses::V6 { .. } => 0,
         };
@@ -146,6 +148,7 @@ impl Fragments {
     /// Remembers the decision for a packet's first fragment.
     pub(crate) fn remember(&mut self, entry: &FragmentEntry, first_decision: FragmentDecision) {
         let slot = self.slot(entry, first_decision.seen);
+        // The slot ages with its decision: fragments that came before the first must not make it expire sooner.
         (slot.first_decision, slot.seen) = (Some(first_decision), first_decision.seen);
     }
 
@@ -164,6 +167,7 @@ impl Fragments {
             return Ok(FragmentAction::Wait);
         }
         if part.start == 0 && self.waiting_count > 0 {
+            // A fragment that has waited too long is left to the sweep, which counts it as dropped.
             let is_theirs = |part: &&mut Waiting| {
                 !part.is_released && part.key == entry.0 && !part.since.is_older_than(WAIT_S, now)
             };
@@ -180,6 +184,7 @@ impl Fragments {
     /// # Errors
     /// There is no room, or as many fragments of the ENI are waiting as may.
     pub(crate) fn hold(&mut self, key: FragmentKey, eni: EniIndex, frame: &[u8], now: Tick) -> Result<(), DropReason> {
+        // The ENI's own share is checked as well: one that never sends first fragments must not take every place.
         let own = self.waiting.iter().flatten().filter(|waiting| waiting.key.epoch == key.epoch).count();
         let place = self.waiting.iter().position(Option::is_none).filter(|_| own < FRAGMENTS_WAITING_PER_ENI_MAX);
         let Some(place) = place.filter(|place| frame.len() <= self.frames[*place].capacity()) else {
@@ -217,6 +222,7 @@ impl Fragments {
             return;
         }
         for place in &mut self.waiting {
+            // A released fragment only waits to be taken, so its age no longer counts.
             let is_over = |part: &mut Waiting| !part.is_released && part.since.is_older_than(WAIT_S, now);
             if let Some(part) = place.take_if(is_over) {
                 self.waiting_count -= 1;
@@ -253,6 +259,7 @@ impl Fragments {
                 refused(part.key.epoch);
                 continue;
             };
+            // Swapping copies no frame, and both workers keep as many buffers as before.
             core::mem::swap(&mut self.frames[place], &mut other.frames[free]);
             other.waiting[free] = Some(part);
             other.waiting_count += 1;
@@ -277,6 +284,8 @@ impl Fragments {
         let set = &mut self.slots[start..start + WAYS];
         let known = set.iter().position(|slot| slot.is_some_and(|slot| slot.key == *key));
         let place = known.unwrap_or_else(|| place_to_give(set, key, now));
+        // An expired packet with the same key is another one: its coverage would make new fragments look like
+        // overlaps.
         if set[place].is_some_and(|slot| slot.key != *key || slot.seen.is_older_than(TIMEOUT_S, now)) {
             set[place] = None;
         }
@@ -292,6 +301,7 @@ impl FragmentSlot {
     /// The order in which slots are given up, lowest first: expired ones, then refused ones, since anybody can send
     /// those, then the oldest.
     fn worth(&self, now: Tick) -> (bool, bool, u64) {
+        // A packet whose parts have all arrived expects nothing more, so forgetting it costs no fragment.
         let is_needed = !self.seen.is_older_than(TIMEOUT_S, now) && !self.coverage.is_whole();
         let is_refused = self.first_decision.is_some_and(|first_decision| !first_decision.decision.accepts());
         (is_needed, !is_refused, self.order)
@@ -302,6 +312,7 @@ impl FragmentSlot {
 /// that has its share; else one of whoever holds most.
 fn place_to_give(set: &[Option<FragmentSlot>], key: &FragmentKey, now: Tick) -> usize {
     let share = |of: &FragmentKey| set.iter().flatten().filter(|slot| slot.key.is_of_sender(of)).count();
+    // A sender at its share gives up a packet of its own, so that sending more displaces nobody else.
     let gives = if share(key) >= WAYS_PER_SENDER {
         *key
     } else {
@@ -311,6 +322,7 @@ fn place_to_give(set: &[Option<FragmentSlot>], key: &FragmentKey, now: Tick) -> 
         None => (false, false, false, 0),
         Some(slot) => {
             let (is_needed, is_accepted, seen) = slot.worth(now);
+            // What is no longer needed goes first, whoever sent it; only then does it count who holds most.
             (is_needed, is_needed && !slot.key.is_of_sender(&gives), is_accepted, seen)
         }
     };

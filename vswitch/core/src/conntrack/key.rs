@@ -35,6 +35,7 @@ pub trait ConnectionKey: Copy + Debug + Default + Eq {
 /// The hash of a key whose addresses have the seed `seed`.
 #[inline(always)]
 pub(crate) const fn hash_of(seed: u64, ports: u32, protocol: u8, secret: [u64; 2]) -> u64 {
+    // Ports and protocol join after the addresses: the fast path keeps the addresses' seed per pair.
     fold(seed ^ ((ports as u64) << 8 | protocol as u64), secret[1])
 }
 
@@ -77,6 +78,7 @@ pub fn key_of(tuple: &Tuple) -> (Key, bool) {
 #[inline(always)]
 fn key_between<K: ConnectionKey>(addresses: [K::Address; 2], ports: u32) -> (Key, bool) {
     let (key, is_second) = K::between(addresses);
+    // Without ports in the order, both directions of a connection from an address to itself would have two keys.
     let swapped = is_second || (addresses[0] == addresses[1] && ports > ports.rotate_left(16));
     (key.with_ports(turned(ports, swapped)).any(), swapped)
 }
@@ -148,6 +150,7 @@ impl ConnectionKey for KeyV4 {
     #[inline(always)]
     fn seed(&self, salt: u32, secret: [u64; 2]) -> u64 {
         let both = (self.addresses[0] as u64) << 32 | self.addresses[1] as u64;
+        // Both factors are keyed. With one fixed factor, addresses that collide could be computed in advance.
         fold(both ^ secret[0], salt as u64 ^ secret[1])
     }
 

@@ -28,6 +28,7 @@ impl ConnectionState {
     pub fn opened_by(headers: &Headers, from_opener: bool) -> Self {
         match headers.tuple.protocol {
             protocol::TCP if from_opener => tcp::open(headers.tcp_flags),
+            // The opener's packet was not seen here, so the answer is evaluated as if it had been.
             protocol::TCP => tcp::next(Self::TcpOpening, headers.tcp_flags, false),
             protocol::UDP => Self::Udp,
             _ if headers.icmp_kind().is_some() => Self::Icmp,
@@ -215,6 +216,7 @@ impl Session {
 
     /// The step that admitted it.
     pub fn stage(self) -> Stage {
+        // Four bits hold sixteen values and there are twelve stages: the remainder keeps the index in range.
         STAGES[((self.tag & Self::STAGE) >> Self::STAGE_SHIFT) as usize % STAGES.len()]
     }
 
@@ -237,6 +239,7 @@ impl Session {
     /// Whether it is the session that `live` describes.
     #[inline(always)]
     pub(crate) const fn is(self, live: u64) -> bool {
+        // One comparison answers four questions: this ENI, this revision, no SYN under way, not revoked.
         const ASKED: u64 = (u32::MAX as u64) << 32 | (Session::SCOPE | Session::SYN | Session::REVOKED) as u64;
         (((self.revision as u64) << 32 | self.tag as u64) ^ live) & ASKED == 0
     }
@@ -311,6 +314,7 @@ impl Connection {
             connection.sessions().next().map(|(_, session)| session).filter(|session| !session.is_revoked())
         };
         let (Some(one), Some(two)) = (only(self), only(other)) else { return false };
+        // Only the record that was found can be shared: the one to be adopted has a single session.
         !self.is_shared() && one.opened() != two.opened() && one.is_swapped() == two.is_swapped()
     }
 

@@ -25,6 +25,7 @@ pub(crate) enum Opener {
 impl Opener {
     /// The opener of a packet without a session that crosses an ENI in `direction`.
     pub(crate) fn of(headers: &Headers, direction: Direction, settings: &Settings) -> Self {
+        // A later fragment shows neither ports nor flags to judge by.
         if !settings.pick_up_by_ports || headers.fragment == Fragment::Later {
             return Self::Sender;
         }
@@ -57,9 +58,11 @@ pub(crate) const fn is_like_answer(source: u16, destination: u16) -> bool {
 
 const fn of_segment(flags: u8, (from_service, to_service): (bool, bool)) -> Opener {
     match (flags & (tcp_flags::SYN | tcp_flags::ACK), from_service, to_service) {
+        // A segment from an ephemeral port to a service goes the way its connection was opened, with or without ACK.
         (tcp_flags::SYN, ..) | (tcp_flags::ACK | 0, false, true) => Opener::Sender,
         // In a connection, a stack sends no packet without ACK except the first SYN.
         (tcp_flags::ACK, true, false) => Opener::Receiver,
+        // A SYN with ACK mostly answers, but either end sends one in a simultaneous open (RFC 9293 §3.5).
         _ => Opener::Unknown,
     }
 }

@@ -78,8 +78,10 @@ impl EvictionCandidate {
         let may_go = match class {
             0 | 1 => true,
             2 | 3 => self.is_opener_over,
+            // An established connection is also its other end's: an ENI above its share must not cost a neighbour one.
             _ => self.are_all_over,
         };
+        // The lowest score goes first, so the ENI that holds most needs the smallest number.
         may_go.then_some((class, u32::MAX - self.held, self.last_seen))
     }
 }

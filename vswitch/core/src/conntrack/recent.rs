@@ -58,6 +58,7 @@ impl RecentSessions {
     /// Appends a session as the newest. There has to be room.
     #[inline(always)]
     pub(crate) fn push(&mut self, session: RecentSession) {
+        // An empty ring has no mask; `get_mut` then finds no place.
         let mask = self.ring.len().wrapping_sub(1);
         if let Some(place) = self.ring.get_mut((self.first + self.count) & mask) {
             *place = session;
@@ -96,8 +97,10 @@ impl RecentSessions {
             self.pop();
             return;
         }
+        // `truncate` and `retain` work in the order of memory, so the oldest entry has to come first.
         self.ring.rotate_left(self.first);
         self.ring.truncate(self.count);
+        // Comparing each with all others is affordable only while the list is short.
         if self.count <= RECLAIM_WINDOW {
             // Of several sessions with the same bucket and ports, the last one counts.
             for place in (0..self.count).rev() {
@@ -108,6 +111,7 @@ impl RecentSessions {
         }
         self.ring.retain(|session| is_there(*session));
         (self.first, self.count) = (0, self.ring.len());
+        // Growing only where more than half survived keeps the cost of a clean-up constant per session.
         let wanted = if self.count > length / 2 { length * 2 } else { length };
         self.ring.resize(wanted.max(LEAST), RecentSession::NONE);
     }

@@ -74,6 +74,7 @@ impl Syns {
         if self.is_empty() {
             return;
         }
+        // One set per call bounds the work of a turn, however many SYNs are remembered.
         let set = &mut self.places[self.sweep_at * PLACES..][..PLACES];
         for place in set {
             let is_over = |(_, syn): &mut (SynKey, Syn)| syn.seen.is_older_than(TIMEOUT_S, now);
@@ -87,6 +88,7 @@ impl Syns {
         let set = &mut self.places[start..start + PLACES];
         let known = set.iter().position(|place| place.is_some_and(|(other, _)| other == key));
         let place = known.or_else(|| set.iter().position(Option::is_none)).unwrap_or_else(|| {
+            // The victim rotates, so that a flood into one set does not always displace the same session's SYN.
             self.next = (self.next + 1) % PLACES;
             self.next
         });

@@ -227,6 +227,7 @@ impl ConnectionTables {
             Key::V4(key) => self.v4.find_by(key, (entry.protocol, entry.hash), is_other_end).map(SessionSlot::V4),
             Key::V6(key) => self.v6.find_by(key, (entry.protocol, entry.hash), is_other_end).map(SessionSlot::V6),
         };
+        // Adopting must not end a connection of another ENI, hence no `is_over`.
         let Some(slot) = found else { return self.insert_beside(entry, (connection, origin)) };
         let both = [(*self.connection(slot), *self.origin(slot)), (connection, origin)];
         for (connection, origin) in &both {
@@ -275,6 +276,7 @@ impl ConnectionTables {
         let Some(place) = connection.place_of(epoch) else { return slot };
         connection.sessions[1 - place] = Session::default();
         let Ok(own) = self.insert_beside(entry, (connection, origin)) else { return slot };
+        // The original is cleared only now: without room for the copy, the session would be lost.
         self.connection_mut(slot).sessions[place] = Session::default();
         own
     }

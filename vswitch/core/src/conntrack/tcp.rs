@@ -217,6 +217,7 @@ pub fn believes((edges, scales, state): (Edges, Scales, ConnectionState), segmen
         let is_inside = segment.sequence.wrapping_sub(edges[near]) <= window_of(scales[near]);
         return is_inside || (state.is_shaking_hands() && answers_syn);
     }
+    // No byte of this direction is acknowledged: the answer to a SYN counts, and anything if neither edge is known.
     edges[far] == 0 || answers_syn
 }
 
@@ -232,6 +233,7 @@ pub fn is_outside(edges: Edges, scales: Scales, segment: Segment, from_opener: b
     };
     match segment.flags & (SYN | ACK) {
         SYN => false,
+        // Without ACK the acknowledgment field means nothing (RFC 9293 §3.1).
         0 => is_beyond(segment.sequence, near),
         _ => is_beyond(segment.sequence, near) || is_beyond(segment.acknowledgment, far),
     }

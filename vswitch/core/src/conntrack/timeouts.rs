@@ -136,14 +136,17 @@ impl<'a> Expiry<'a> {
     #[inline(always)]
     pub(crate) fn is_over(&mut self, connection: &Connection) -> bool {
         let is_there = connection.state != ConnectionState::Free;
+        // Bitwise operators, not `&&`: both parts are cheap, a mispredicted branch is not.
         if (is_there & (connection.timeouts != self.usual)) | self.is_orphan.is_some() {
             return is_there && self.is_over_unusual(connection);
         }
+        // Sixteen entries for fourteen states: the remainder replaces a bounds check.
         connection.last_seen.age_ticks(self.now) >= self.ticks[connection.state as usize % 16]
     }
 
     #[inline(never)]
     fn is_over_unusual(&mut self, connection: &Connection) -> bool {
+        // The first record of a round stands for most of them: few ENIs have timeouts of their own.
         if self.usual == PackedTimeouts::NONE {
             (self.usual, self.ticks) = (connection.timeouts, ticks_of(connection.timeouts, self.settings));
         }
@@ -155,6 +158,7 @@ impl<'a> Expiry<'a> {
 fn ticks_of(timeouts: PackedTimeouts, settings: &Settings) -> [u32; 16] {
     let mut ticks = [u32::MAX; 16];
     for state in ConnectionState::ALL.into_iter().filter(|state| *state != ConnectionState::Free) {
+        // `is_expired` ends no session before the shortest timeout, and both must agree.
         let seconds = state.timeout_s(timeouts, settings).max(LEAST_S);
         ticks[state as usize] = seconds.saturating_mul(TICKS_PER_SECOND as u32);
     }

@@ -108,6 +108,7 @@ impl<'a> EniContext<'a> {
                 Some(quote) if quote.tuple.addresses.source() != headers.tuple.addresses.destination() => {
                     Lookup::Misquoted(Stage::QuoteForged)
                 }
+                // A quote without ports names no session, and a longer error than the standards allow is not believed.
                 Some(quote) if quote.fragment == Fragment::Later || !headers.has_error_length() => Lookup::None,
                 Some(quote) => Lookup::Related(self.entry(sessions, &quote.tuple)),
             }
@@ -127,6 +128,7 @@ impl<'a> EniContext<'a> {
     /// its session.
     #[inline(always)]
     pub(crate) fn continues(&self, connection: &Connection, flags: u8, now: Tick) -> bool {
+        // A SYN may begin another connection between the same ports, which only the full evaluation can tell.
         !connection.is_expired(self.snapshot.settings(), now) && flags & tcp_flags::SYN == 0
     }
 
@@ -153,9 +155,11 @@ impl<'a> EniContext<'a> {
     ) -> Evaluation {
         let is_over = |session: &FoundSession<'_>| session.connection.is_expired(self.snapshot.settings(), now);
         if let Some(decision) = self.exempt(headers, marker) {
+            // The answers to these are exempt in neither direction, so only a session lets them through.
             let needs_session = matches!(decision.stage, Stage::ExemptMetadata | Stage::ExemptSlb | Stage::ExemptProbe);
             let update = match lookup {
                 Lookup::Session(entry) if needs_session => match sessions.find(entry, self.eni.epoch) {
+                    // No rule admitted this packet, so no change of rules has a say: a revoked session is replaced.
                     Some(session) if is_over(&session) || session.session.is_revoked() => {
                         SessionUpdate::Reopen(session.slot, Admission::of_sender(decision))
                     }
@@ -168,6 +172,7 @@ impl<'a> EniContext<'a> {
         }
         match lookup {
             Lookup::Misquoted(stage) => {
+                // The rules come first: what they refuse is counted as theirs, not as a forged quote.
                 let by_rules = self.decide_by_rules(self.direction, &headers.tuple);
                 let decision = if by_rules.accepts() { Decision::by(Policy::Drop, *stage) } else { by_rules };
                 (decision, SessionUpdate::None)
@@ -176,6 +181,7 @@ impl<'a> EniContext<'a> {
             Lookup::Session(entry) => match sessions.find(entry, self.eni.epoch) {
                 Some(session) if !is_over(&session) => {
                     let evaluation = self.evaluate_session(&session, headers, entry.swapped);
+                    // Only what would pass is checked, so that a revoked session keeps its own drop reason.
                     let is_outside = evaluation.1.continues().is_some()
                         && self.eni.tcp_window_check
                         && self.is_outside(sessions, &session, (headers, entry.swapped), now);
@@ -257,6 +263,7 @@ impl<'a> EniContext<'a> {
     /// §4.4: whether a session is admitted under the present revision, judged by its opening packet; and the decision
     /// that admits it, if it is a new one.
     fn reevaluate_session(&self, side: Session, tuple: &Tuple, swapped: bool) -> (bool, Option<Decision>) {
+        // No rule admitted it, so a new revision cannot refuse it.
         if matches!(side.stage(), Stage::ExemptMetadata | Stage::ExemptSlb | Stage::ExemptProbe) {
             return (true, None);
         }
@@ -293,6 +300,7 @@ impl<'a> EniContext<'a> {
         let refused_with_session = session.is_some() && !stays;
         match self.evaluate_opening(first_decision.opener, &first_decision.first).0 {
             _ if stays => Decision::by(Policy::Accept, Stage::Session),
+            // The rules would admit a new session, but a refused one is remembered and refuses its fragments as well.
             decision if decision.accepts() && refused_with_session => Decision::by(Policy::Drop, Stage::Session),
             decision => decision,
         }
@@ -306,6 +314,7 @@ impl<'a> EniContext<'a> {
             return (decision, SessionUpdate::Revoke(slot, false));
         }
         let opener = Opener::of(headers, self.direction, self.snapshot.settings());
+        // Only a packet that would open a session keeps the memory alive: what looks like an answer opens none.
         (Decision::by(Policy::Drop, Stage::Session), SessionUpdate::Revoke(slot, opener == Opener::Sender))
     }
 
@@ -330,6 +339,7 @@ impl<'a> EniContext<'a> {
         if !decision.accepts() {
             return (decision, SessionUpdate::None);
         }
+        // Checked after the rules, so that what they refuse is counted as theirs.
         if headers.tuple.protocol == protocol::TCP && !headers.is_tcp_open() && !self.snapshot.settings().tcp_pick_up {
             return (Decision::by(Policy::Drop, Stage::OutOfState), SessionUpdate::None);
         }
@@ -344,6 +354,7 @@ impl<'a> EniContext<'a> {
         let other_direction = || self.decide_by_rules(self.direction.reverse(), &tuple.reverse());
         if opener == Opener::Receiver {
             let by = other_direction();
+            // An answer passes as part of its connection; the rules of its own direction were not asked.
             return if by.accepts() { (Decision::by(Policy::Accept, Stage::Session), by) } else { (unsolicited, by) };
         }
         let own = self.decide_by_rules(self.direction, tuple);

@@ -41,6 +41,7 @@ impl EniContext<'_> {
     }
 
     fn is_dhcp(&self, headers: &Headers) -> bool {
+        // The ports of RFC 2131 §4.1 and RFC 8415 §7.2.
         let (client, server) = match headers.tuple.addresses {
             Addresses::V4 { .. } => (68, 67),
             Addresses::V6 { .. } => (546, 547),
@@ -54,10 +55,12 @@ impl EniContext<'_> {
     fn is_closed_mail(&self, headers: &Headers) -> bool {
         let tuple = &headers.tuple;
         self.snapshot.settings().smtp_closed
+            // A later fragment has payload where the port would be.
             && headers.fragment != Fragment::Later
             && tuple.protocol == protocol::TCP
             && tuple.destination_port == SMTP
             && is_internet_destination(tuple.addresses)
+            // A VPC may use public blocks for its subnets, and mail inside a VPC stays open.
             && !self.network.route(tuple.addresses).is_inside()
     }
 }

@@ -44,6 +44,7 @@ impl<T: Clone + Default> CowArray<T> {
         let group = &mut self.groups[group];
         if group.len() <= chunk {
             let new = (group.len()..=chunk).map(|_| Arc::new(core::array::from_fn(|_| T::default())));
+            // Older generations share the group, so it is rebuilt, not grown in place.
             *group = group.iter().cloned().chain(new).collect();
         }
         &mut Arc::make_mut(&mut Arc::make_mut(group)[chunk])[index % CHUNK]

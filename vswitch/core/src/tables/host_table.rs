@@ -94,6 +94,7 @@ impl Hash {
         let (one, other) = (self.0[0] ^ 0x9e37_79b9_7f4a_7c15, self.0[1] ^ 0xd1b5_4a32_d192_ed03);
         let product = (high ^ one) as u128 * (low ^ other) as u128;
         let folded = (product >> 64) as u64 ^ product as u64;
+        // Page and bucket take different halves: with shared bits, a page's addresses would crowd into few buckets.
         ((folded >> 32) as usize, folded as usize)
     }
 }
@@ -112,6 +113,7 @@ impl<A: Address> HostTable<A> {
         let page = self.pages.get(page & (self.page_count - 1))?;
         let mask = page.buckets.len() - 1;
         let mut number = bucket & mask;
+        // At most five eighths of a page are full, so some bucket with room ends the search.
         loop {
             let Probe { place, is_there, is_last } = page.buckets[number].probe(address);
             if is_last {
@@ -132,6 +134,7 @@ impl<A: Address> HostTable<A> {
         let page = self.pages.get_mut(page & (self.page_count - 1));
         if is_new && (page.length + 1) * 8 > page.buckets.len() * BUCKET_ADDRESSES * 5 {
             let mut wider = empty_buckets(page.buckets.len() * 2);
+            // The array is new, so nobody else holds it and `get_mut` always succeeds.
             if let Some(wider) = Arc::get_mut(&mut wider) {
                 entries(&page.buckets).for_each(|(address, place)| put(wider, hash.of(address).1, (address, place)));
             }
@@ -169,6 +172,8 @@ impl<A: Address> HostTable<A> {
                     put(buckets, hash.of(moved).1, (moved, place));
                 }
             }
+            // A bucket with room ends the run of overflows; in a page of one bucket, the walk returns to where it
+            // began.
             if !was_full || next == number {
                 return;
             }

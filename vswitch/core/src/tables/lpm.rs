@@ -109,6 +109,7 @@ impl<A: Address, T: Copy + PartialEq> Intervals<A, T> {
         let (mut starts, values): (Vec<A>, Vec<T>) = pieces.into_iter().unzip();
         let mut levels = Vec::new();
         loop {
+            // The padding keeps a node ascending and is above every address but the highest.
             starts.resize(starts.len().next_multiple_of(NODE), last_of(A::of_bits(0), 0));
             let nodes: Box<[[A; NODE]]> = starts.as_chunks().0.into();
             starts = nodes.iter().map(|node| node[0]).collect();
@@ -124,6 +125,7 @@ impl<A: Address, T: Copy + PartialEq> Intervals<A, T> {
     #[inline]
     pub(crate) fn find(&self, address: A) -> T {
         let place = self.levels.iter().fold(0, |place, nodes| Self::below(nodes, place, address));
+        // The padding counts as starts of intervals for the highest address; the last real interval is meant.
         self.values[place.min(self.values.len() - 1)]
     }
 
@@ -158,6 +160,7 @@ impl<A: Address, T: Copy + PartialEq> Intervals<A, T> {
             starts[range.clone()].iter().copied().zip(self.values[range].iter().copied())
         };
         let next = last.bits().wrapping_add(1);
+        // Two shifts, since shifting an IPv6 address by its whole width would overflow.
         let resumes = next != 0 && next >> 1 >> (A::BITS - 1) == 0;
         let rest = resumes.then(|| (A::of_bits(next), self.values[after.saturating_sub(1)]));
         let mut pieces: Vec<(A, T)> = Vec::with_capacity(starts.len() + inside.len());
@@ -222,6 +225,7 @@ fn cut<A: Address, V: Copy, T: Copy + PartialEq>(
     mut prefixes: Vec<(A, A, V)>,
     mut resolve: impl FnMut(&[V]) -> T,
 ) -> Vec<(A, T)> {
+    // A prefix comes before those inside it, so that the stack of covering prefixes only grows inward.
     prefixes.sort_by(|one, other| one.0.cmp(&other.0).then(other.1.cmp(&one.1)));
     let mut pieces = Vec::new();
     let mut ends: Vec<A> = Vec::new();
@@ -231,10 +235,12 @@ fn cut<A: Address, V: Copy, T: Copy + PartialEq>(
         let next_start = prefixes.peek().map(|next| next.0);
         // Pop the prefixes that end before the next one starts.
         while let Some(&end) = ends.last().filter(|&&end| next_start.is_none_or(|start| end < start)) {
+            // Nested prefixes may share their last address: they end together, with one border.
             while ends.last() == Some(&end) {
                 ends.pop();
                 covering.pop();
             }
+            // After the last address there is no next one; adding one would wrap to the first.
             if end < last {
                 start_piece(&mut pieces, A::of_bits(end.bits() + 1), resolve(&covering));
             }
@@ -242,6 +248,7 @@ fn cut<A: Address, V: Copy, T: Copy + PartialEq>(
         let Some((start, end, value)) = prefixes.next() else { return pieces };
         ends.push(end);
         covering.push(value);
+        // Several sets may contain the same prefix; only after the last of them is it known what covers the space.
         let same_prefix_follows = prefixes.peek().is_some_and(|next| next.0 == start && next.1 == end);
         if !same_prefix_follows {
             start_piece(&mut pieces, start, resolve(&covering));
@@ -250,6 +257,7 @@ fn cut<A: Address, V: Copy, T: Copy + PartialEq>(
 }
 
 fn start_piece<A: PartialEq, T: Copy + PartialEq>(pieces: &mut Vec<(A, T)>, start: A, value: T) {
+    // A prefix that begins where the one around it does leaves the outer one an empty interval.
     if pieces.last().is_some_and(|last| last.0 == start) {
         pieces.pop();
     }

@@ -22,6 +22,7 @@ impl<K: ConnectionKey> Table<K> {
             let end = self.records.len().min(start + left.min(stride));
             if !is_empty {
                 let (due, count) = self.due(start..end, expiry);
+                // All are requested before the first is needed, so that their latencies overlap.
                 due[..count].iter().for_each(|place| self.prefetch_next(*place));
                 due[..count].iter().for_each(|place| self.clear(Slot(*place), expiry, forgotten));
             }
@@ -36,6 +37,7 @@ impl<K: ConnectionKey> Table<K> {
     fn due(&self, places: Range<usize>, expiry: &mut Expiry<'_>) -> ([u32; SWEEP_STRIDE], usize) {
         let (mut due, mut count) = ([0; SWEEP_STRIDE], 0);
         for (place, ConnectionRecord { connection, .. }) in (places.start as u32..).zip(&self.records[places]) {
+            // Every place is written and overwritten unless it counted; a branch would be mispredicted.
             due[count % SWEEP_STRIDE] = place;
             count += usize::from(expiry.is_over(connection));
         }
@@ -54,6 +56,7 @@ impl<K: ConnectionKey> Table<K> {
     /// Removes the connection at a slot if it has expired, and those that move into its place.
     #[inline(never)]
     fn clear(&mut self, slot: Slot, expiry: &mut Expiry<'_>, forgotten: &mut dyn FnMut(&Connection)) {
+        // The connection that moves in may have expired as well.
         loop {
             let connection = self.connection(slot);
             // A free record is not expired: it was moved to an earlier one of these places.
