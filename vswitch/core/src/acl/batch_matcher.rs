@@ -48,6 +48,7 @@ impl<'a, const WORDS: usize> BatchRows<'a, WORDS> {
     /// The indexes of the first pieces of the two rows for a peer of this class.
     #[inline(always)]
     pub(crate) fn peer(&self, class: AddressClass) -> [usize; 2] {
+        // A class newer than the rows has an index beyond their end and is treated like one without room.
         let start = |sets: SetCombinationId| {
             // No matrix has as many rows as NOT_MADE would need.
             let start = *self.of_classes.get(sets.0 as usize).unwrap_or(&NOT_MADE) as usize * self.pieces;
@@ -61,6 +62,7 @@ impl<'a, const WORDS: usize> BatchRows<'a, WORDS> {
     #[inline(always)]
     pub(crate) fn decide(&self, service: usize, peer: [usize; 2]) -> Option<Decision> {
         let found = match self.first_in(0, service, peer)? {
+            // Most decisions fall in the first piece; the loop over the others stays out of the inlined code.
             None if self.pieces > 1 => self.first_after(service, peer),
             found => found,
         };

@@ -61,6 +61,7 @@ impl BitMatrix {
         let rows = &self.bits[self.first..];
         let mut bits = Vec::with_capacity(rows.len() + more * self.words + LINE_WORDS - 1);
         let first = line_start(bits.spare_capacity_mut());
+        // The rows begin on a cache line, so that a piece never touches one line more than it fills.
         bits.resize(first, 0);
         bits.extend_from_slice(rows);
         Self { bits, first, ..*self }
@@ -78,6 +79,7 @@ impl BitMatrix {
 
     /// Adds an empty row and returns its number.
     pub(super) fn push(&mut self) -> u32 {
+        // A growing `Vec` would move the rows to an address that is no longer aligned.
         if self.bits.capacity() < self.bits.len() + self.words {
             *self = self.with_room_for(self.rows / 4 + 4);
         }
@@ -157,6 +159,7 @@ impl RowCollector {
         let Self { words, bits, numbers, hasher } = self;
         let hash = hasher.hash_one(row);
         let at = |number: u32| &bits[number as usize * *words..][..*words];
+        // Hashes are compared first: nearly all rows that differ are told apart without reading them.
         if let Some(&(_, number)) = numbers.find(hash, |&(other, number)| other == hash && at(number) == row) {
             return number;
         }
@@ -172,6 +175,7 @@ impl RowCollector {
     }
 
     pub(super) fn finish(self) -> BitMatrix {
+        // The clone moves the rows to an aligned place, which a growing `Vec` cannot promise.
         BitMatrix { words: self.words, rows: self.numbers.len(), bits: self.bits, first: 0 }.clone()
     }
 }
@@ -242,6 +246,7 @@ pub(super) fn first_confirmed(
             if is_true(bit) {
                 return Some(bit);
             }
+            // Clearing the lowest bit leads to the next rule in deciding order.
             common &= common - 1;
         }
     }

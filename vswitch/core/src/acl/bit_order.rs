@@ -16,6 +16,7 @@ pub(super) struct Rank(u16);
 
 impl Rank {
     pub(super) fn of(rule: &DesiredRule) -> Self {
+        // Drop sorts before accept of the same priority, which is the precedence of §3.1.
         Self(u16::from(rule.priority) << 1 | u16::from(rule.policy == Policy::Accept))
     }
 }
@@ -41,6 +42,7 @@ impl BitOrder {
         for (place, (&bit, &rank)) in bits.iter().zip(ranks).enumerate() {
             put_bit(&mut order.taken, bit, true);
             let next = bits.get(place + 1).map_or(room, |next| *next as usize);
+            // The free bits behind a rule get its rank, so that `take` finds them by binary search among equals.
             order.ranks[bit as usize..next].fill(rank);
         }
         (order, bits)
@@ -55,6 +57,7 @@ impl BitOrder {
     pub(super) fn take(&mut self, rank: Rank) -> Option<u32> {
         let equals =
             self.ranks.partition_point(|other| *other < rank)..self.ranks.partition_point(|other| *other <= rank);
+        // A free bit among rules of the same rank disturbs no other rank, so it is tried first.
         let among = || first_clear(&self.taken, equals.clone());
         let is_free = |bit: &usize| !has_bit(&self.taken, *bit as u32);
         // In the middle of a gap, so that later rules find room on both sides.

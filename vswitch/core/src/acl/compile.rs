@@ -104,6 +104,7 @@ pub(crate) fn compile(
     let mut filter_groups = Vec::with_capacity(groups.len());
     for &(id, group) in groups {
         let is_open = group.kind == GroupKind::Basic && group.inner_access == Policy::Accept;
+        // A group whose members reach each other is asked for even if no rule names it.
         let open_members = is_open.then(|| set_of(&Remote::Group(id.clone())));
         mentions.extend(open_members);
         filter_groups.push(AclGroup { id: id.clone(), open_members });
@@ -111,6 +112,7 @@ pub(crate) fn compile(
     let mut direction = |direction| {
         let has_rules =
             |(_, group): &&(&GroupId, &SecurityGroup)| group.rules.iter().any(|rule| rule.direction == direction);
+        // ENIs whose groups differ only by groups without rules in this direction share the compiled direction.
         let groups: Vec<_> = groups.iter().filter(has_rules).copied().collect();
         let is_of_groups = |rules: &RuleSet| rules.groups.iter().eq(groups.iter().map(|(id, _)| *id));
         let holding = sources.holding.iter().filter(|(_, directions)| directions.contains(direction));
@@ -121,6 +123,7 @@ pub(crate) fn compile(
             is_of_groups(edits.then.of(direction)).then_some(())?;
             edits.rule_set(direction, sources.port_lists, &mut set_of)
         };
+        // Unchanged rules are shared before edits are considered, and only what neither covers is compiled.
         let rules = holding.or_else(&mut edited).unwrap_or_else(|| {
             let mut rules: Vec<(u32, SetId, &DesiredRule)> = Vec::new();
             for (place, (_, group)) in groups.iter().enumerate() {
@@ -192,11 +195,13 @@ impl Edits<'_> {
             Some(Edit { rule: rule.clone(), set, group, ranges, is_there })
         };
         let of_direction = |(_, rule): &&(&GroupId, &DesiredRule)| rule.direction == direction;
+        // Removals come first: they free bits that the additions may then take.
         let gone = self.gone.iter().filter(of_direction).map(|(group, rule)| (*group, *rule, false));
         let new = self.new.iter().filter(of_direction).map(|(group, rule)| (*group, *rule, true));
         let edits: Option<Vec<Edit>> =
             gone.chain(new).map(|(group, rule, is_there)| edit(group, rule, is_there)).collect();
         let make = |rules: &mut RuleSet, edits: &Vec<Edit>| edits.iter().all(|edit| rules.edit(edit));
+        // Rows that would be mostly empty cost every look-up, so a set that shrank much is compiled anew.
         self.left_right.change(then, make, edits?, then.bytes()).filter(|rules| rules.is_well_filled())
     }
 }
@@ -219,6 +224,7 @@ impl RuleSet {
             Arc::make_mut(&mut self.rules_by_set).remove(*set, bit);
             return true;
         }
+        // A set without confirmations never confirms, so it cannot take a rule that needs it.
         if self.checks.is_none() && RuleCheck::is_needed_for(&rule.conditions) {
             return false;
         }
@@ -226,6 +232,7 @@ impl RuleSet {
         let rule = Numbered { bit, rule, ranges };
         self.enter(rule, *group);
         Arc::make_mut(&mut self.rules_by_set).insert(*set, bit);
+        // The result matters: a rule whose local prefix or ports have no rows makes the edited set unusable.
         self.local.put(bit, rule.rule, true) && self.services.insert(rule)
     }
 
@@ -241,6 +248,7 @@ impl RuleSet {
     /// Whether the rows are not much longer than the number of rules requires.
     fn is_well_filled(&self) -> bool {
         let rules = self.rules_by_set.len();
+        // A sixteenth of slack keeps a set at a boundary from being compiled anew with every other change.
         words_of(rules + rules / 16) >= self.order.words()
     }
 }

@@ -39,8 +39,10 @@ impl<T: Clone, C> LeftRight<T, C> {
         change: C,
         bytes: usize,
     ) -> Option<Arc<T>> {
+        // The retired copy is taken out of the list: after this change it is either published or useless.
         let spare = self.0.iter().position(|spare| Arc::ptr_eq(&spare.now, now)).map(|place| self.0.remove(place));
         let caught_up = spare.and_then(|RetiredCopy { mut before, change, .. }| {
+            // `get_mut` succeeds only if no worker holds the copy, so what packets read is never written.
             let has_caught_up = Arc::get_mut(&mut before).is_some_and(|before| make(before, &change));
             has_caught_up.then_some(before)
         });
@@ -49,6 +51,7 @@ impl<T: Clone, C> LeftRight<T, C> {
             return None;
         }
         if bytes <= SPARE_BYTES_MAX {
+            // The oldest copy goes: the groups that change often have newer ones.
             if self.0.len() >= SPARES_MAX {
                 self.0.remove(0);
             }

@@ -40,6 +40,7 @@ impl LocalAddress {
         }
         let mut rows = RowCollector::new(words, restricted.len() * 2);
         let mut everywhere = rows.empty();
+        // A rule without a local prefix covers every address and therefore is in every row.
         for rule in rules.iter().filter(|rule| rule.rule.conditions.local.is_none()) {
             put_bit(&mut everywhere, rule.bit, true);
         }
@@ -60,6 +61,7 @@ impl LocalAddress {
             Self::Checked => true,
             Self::Rows(rows) => {
                 rows.matrix.put_in_all(bit, is_there);
+                // Adding a prefix would cut the map anew; a rule without one is in every row and needs no cut.
                 rule.conditions.local.is_none() || !is_there
             }
         }

@@ -104,6 +104,7 @@ impl Acl {
     }
 
     /// The ACL with other `rules` that have the same rows for peers, or `None` if theirs differ.
+    // Peer rows depend only on which sets the rules name, so a change of ports or policy keeps them.
     pub(crate) fn with_rules(&self, rules: &Arc<Rules>) -> Option<Self> {
         let is_same = rules.opens_the_same(&self.rules) && self.classes.tell(rules.rules_by_set());
         is_same.then(|| Self { rules: Arc::clone(rules), classes: Arc::clone(&self.classes) })
@@ -165,6 +166,7 @@ impl Acl {
         }
         self.classes.open_group(peer).unwrap_or_else(|| {
             let of = |sets| self.rules.open_group(sets_of(sets));
+            // The lowest index wins, as among the groups of one combination.
             of(peer.by_prefix).into_iter().chain(of(peer.by_host)).min()
         })
     }
@@ -181,6 +183,7 @@ impl Acl {
     ) -> Decision {
         let rules = self.rules.of(direction);
         let found = match self.classes.rows(direction, peer) {
+            // Without rules there is nothing to find, whether the peer's rows were made or not.
             _ if rules.rules.is_empty() => None,
             Some(rows) => rules.first_in_rows(rows, direction, tuple),
             None => rules.first_of_sets([peer.by_prefix, peer.by_host].map(sets_of), direction, tuple),
@@ -244,6 +247,7 @@ impl Rules {
     fn opens_the_same(&self, other: &Self) -> bool {
         let open = |group: &AclGroup| group.open_members;
         self.has_open_groups == other.has_open_groups
+            // Where no group is open, the indexes are not used and need not agree.
             && (!self.has_open_groups || self.groups.iter().map(open).eq(other.groups.iter().map(open)))
     }
 

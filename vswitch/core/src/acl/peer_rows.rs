@@ -92,6 +92,7 @@ impl PeerRows {
         open_group: Option<impl Fn(&[SetId]) -> Option<u32>>,
     ) {
         let known = self.directions[0].of_classes.len();
+        // The skip makes this incremental: numbers of classes only grow, so known rows stay where they are.
         for sets in all.take(self.classes_max).skip(known) {
             for rows in &mut self.directions {
                 let row = rows.row_of(sets);
@@ -108,6 +109,7 @@ impl PeerRows {
         self.directions
             .iter()
             .zip(rules_by_set)
+            // Comparing the lists costs less than making the rows, but more than comparing two pointers.
             .all(|(rows, now)| Arc::ptr_eq(&rows.rules_by_set, now) || rows.rules_by_set == *now)
     }
 
@@ -147,6 +149,7 @@ impl DirectionRows {
             numbers: HashMap::new(),
             empty: None,
             matrix: BitMatrix::empty(rules_by_set.words()),
+            // An ACL without rules has rows of no bytes; the divisor must not be zero.
             rows_max: bytes_max / row_bytes(rules_by_set.len()).max(1),
         };
         rules_by_set.sets().iter().for_each(|set| rows.name(*set));
@@ -167,6 +170,7 @@ impl DirectionRows {
 
     /// The number of the row for these sets.
     fn row_of(&mut self, sets: &[SetId]) -> u32 {
+        // Sets that no rule names are ignored, so that classes that differ only in those share a row.
         let named: Vec<SetId> = sets.iter().copied().filter(|set| self.is_named(*set)).collect();
         let known = if named.is_empty() { self.empty } else { self.numbers.get(&*named).copied() };
         if let Some(number) = known {
@@ -191,12 +195,14 @@ impl DirectionRows {
 
     /// See [`PeerRows::follow`].
     fn follow<'a>(&mut self, now: &Arc<RulesBySet>, all: impl Iterator<Item = &'a [SetId]>) -> bool {
+        // The other direction of the same change often stays as it was.
         if Arc::ptr_eq(&self.rules_by_set, now) {
             return true;
         }
         let Some(edits) = self.rules_by_set.edits_to(now, EDITS_MAX) else { return false };
         self.rules_by_set = Arc::clone(now);
         let new: Vec<SetId> = edits.iter().map(|edit| edit.set).filter(|set| !self.is_named(*set)).collect();
+        // Classes with a newly named set may have shared a row with classes without it; these must be told apart.
         if !new.is_empty() {
             new.iter().for_each(|set| self.name(*set));
             let known = self.of_classes.len();

@@ -69,6 +69,7 @@ impl PortTables {
         let mut pages = Vec::with_capacity(pieces.iter().map(|pieces| pieces.len().min(256)).sum());
         let mut destinations = Box::new([[0; 256]; 4]);
         for (high_bytes, pieces) in destinations.iter_mut().zip(&pieces[..SOURCES]) {
+            // A table begins with a piece at port 0, so the first page always has a row.
             *high_bytes = painted(pieces, &mut pages);
         }
         let sources = [&pieces[SOURCES], &pieces[SOURCES + 1]]
@@ -125,6 +126,7 @@ impl PortTables {
             after
         };
         let start = begin(ports.0);
+        // Port 65535 has no successor: the range then extends to the last piece.
         let end = ports.1.checked_add(1).map(&mut begin);
         (start..end.unwrap_or(pieces.len()), pieces)
     }
@@ -148,6 +150,7 @@ impl PortTables {
             let after_first = pieces[table].partition_point(|piece| piece.first <= high << 8);
             let page = page_of(&pieces[table][after_first - 1..], high);
             let number = high_bytes[high as usize];
+            // A page that several high bytes share must not be changed for one of them.
             if high_bytes.iter().filter(|other| **other == number).count() == 1 {
                 pages[number as usize] = page;
             } else {
@@ -173,6 +176,7 @@ fn painted(pieces: &[Piece], pages: &mut Vec<PortPage>) -> HighBytes {
         position += pieces[position + 1..].iter().take_while(|piece| piece.first <= high << 8).count();
         let next = pages.len() as u16;
         let is_uniform = pieces.get(position + 1).is_none_or(|piece| piece.first >> 8 != high);
+        // Most high bytes lie within one piece: sharing their pages keeps a table in few cache lines.
         let number = if is_uniform { *uniform.entry(pieces[position].row).or_insert(next) } else { next };
         if number == next {
             pages.push(page_of(&pieces[position..], high));

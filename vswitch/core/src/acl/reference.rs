@@ -30,6 +30,7 @@ pub fn decide(desired: &Desired, eni: &EniId, direction: Direction, tuple: &Tupl
         Direction::Egress => tuple.addresses.destination(),
     };
     let bypass = direction == Direction::Ingress || desired.settings.intra_group_egress_bypass;
+    // A guest's own other addresses are no members of its group as peers (§3.2): a peer is another ENI.
     if bypass && here.groups.iter().any(|group| is_open_to(desired, group, eni, remote)) {
         return ReferenceDecision { policy: Policy::Accept, stage: Stage::IntraGroup, rules: Vec::new() };
     }
@@ -94,6 +95,7 @@ fn matches(desired: &Desired, rule: &DesiredRule, tuple: &Tuple) -> bool {
         Protocol::ICMPV6 => tuple.protocol == protocol::ICMPV6 && remote.is_ipv6(),
         Protocol::Number(number) => tuple.protocol == number,
     };
+    // Later fragments come here with port zero, which only rules without ports cover.
     let has_ports = if matches!(tuple.protocol, protocol::TCP | protocol::UDP) && covered.has_ports() {
         let destination = match destination_ports {
             Ports::Any => false,

@@ -80,6 +80,7 @@ impl RuleSet {
         match (self.services.sources(tuple), &self.local, &self.checks) {
             (None, LocalAddress::Any, None) => first_common(remote, ports),
             (sources, local, checks) => {
+                // A missing row is replaced by one that is ANDed anyway, which changes nothing and needs no branch.
                 let local = local.row(local_address(direction, tuple)).unwrap_or(ports);
                 let is_true =
                     |rule| checks.as_ref().is_none_or(|checks| checks[rule as usize].confirms(direction, tuple));
@@ -94,6 +95,7 @@ impl RuleSet {
         let sources = self.services.sources(tuple).unwrap_or(ports);
         let local = self.local.row(local_address(direction, tuple)).unwrap_or(ports);
         let is_true = |rule| {
+            // The bits are tested one by one here: without a row for the class there is nothing to AND.
             [ports, sources, local].into_iter().all(|row| has_bit(row, rule))
                 && self.checks.as_ref().is_none_or(|checks| checks[rule as usize].confirms(direction, tuple))
         };

@@ -67,6 +67,7 @@ impl RulesBySet {
     pub(super) fn insert(&mut self, set: SetId, bit: u32) {
         let place = self.sets.binary_search(&set).unwrap_or_else(|place| {
             self.sets.insert(place, set);
+            // An empty set ends where it begins; its rules are inserted below.
             self.ends.insert(place, self.start(place) as u32);
             place
         });
@@ -81,6 +82,7 @@ impl RulesBySet {
         let Ok(among) = self.at(place).binary_search(&bit) else { return };
         self.rules.remove(self.start(place) + among);
         self.ends[place..].iter_mut().for_each(|end| *end -= 1);
+        // A set without rules must not stay: `sets` says what a decision can depend on.
         if self.at(place).is_empty() {
             self.sets.remove(place);
             self.ends.remove(place);
@@ -94,6 +96,7 @@ impl RulesBySet {
         let (mut old, mut new) = (0, 0);
         while old < self.sets.len() || new < now.sets.len() {
             let (then_set, now_set) = (self.sets.get(old), now.sets.get(new));
+            // Both lists ascend, so the smaller head is the next set of either.
             let set = *then_set.into_iter().chain(now_set).min()?;
             let then = if then_set == Some(&set) { self.at(old) } else { &[] };
             let later = if now_set == Some(&set) { now.at(new) } else { &[] };
@@ -111,6 +114,7 @@ impl RulesBySet {
                 return None;
             }
         }
+        // Bits of rows of different width mean the same rules, but the rows themselves cannot be edited.
         (self.words == now.words).then_some(edits)
     }
 
@@ -123,6 +127,7 @@ impl RulesBySet {
         let mut first = None;
         for place in sets.filter_map(|set| self.sets.binary_search(set).ok()) {
             let rules = self.at(place);
+            // Only rules that would decide before the best so far are worth a check.
             let better = rules.iter().copied().take_while(|&rule| first.is_none_or(|first| rule < first));
             first = better.into_iter().find(|&rule| is_true(rule)).or(first);
         }

@@ -60,6 +60,7 @@ impl ServiceRows {
     /// Makes rows of `words` words. If exact rows would take more than `bytes_max`, rows are made by high byte only and
     /// without source ports, and are inexact.
     pub(super) fn compile(rules: &[Numbered<'_>], words: usize, bytes_max: usize) -> Self {
+        // The row numbers have 16 bits, whatever room there is.
         let rows_max = (bytes_max / row_bytes(rules.len()).max(1)).clamp(1, u16::MAX as usize);
         let exact = Cutting { rules, words, rows_max, is_exact: true };
         let coarse = Cutting { rows_max: usize::from(u16::MAX), is_exact: false, ..exact };
@@ -72,11 +73,13 @@ impl ServiceRows {
     /// Sets the bit of a rule wherever it matches. If there was no room for that, returns false; some rows then lack
     /// the bit.
     pub(super) fn insert(&mut self, Numbered { bit, rule, ranges }: Numbered<'_>) -> bool {
+        // A rule for all protocols is in every row, so no piece has to be split for it.
         let Protocol::Number(number) = rule.conditions.protocol else {
             self.matrix.put_in_all(bit, true);
             return true;
         };
         let by_source = self.source_ports(number, rule);
+        // No table by source port exists, because no rule needed one: only compiling anew makes it.
         if by_source.is_none() && rule.conditions.source_ports.is_some() && self.is_exact {
             return false;
         }
@@ -107,10 +110,12 @@ impl ServiceRows {
     fn cover(&mut self, table: usize, ports: (u16, u16), bit: u32) -> bool {
         let Self { matrix, tables, uses, rows_max, .. } = self;
         let mut is_other = false;
+        // A split piece has the row of its other half, so one more piece uses that row.
         let (inside, pieces) = tables.cut(table, ports, |row| {
             uses[row as usize] += 1;
         });
         for piece in &mut pieces[inside] {
+            // A row that others use as well would let the rule match their ports too.
             if uses[piece.row as usize] > 1 {
                 if matrix.len() >= *rows_max {
                     return false;
@@ -144,6 +149,7 @@ fn places_of(number: u8, ranges: &[PortRange], is_exact: bool) -> Vec<(usize, (u
         table => {
             let shaped = |range: &PortRange| match is_exact {
                 true => (range.first, range.last),
+                // Coarse rows know high bytes only; the rounding may cover too much, which confirmation corrects.
                 false => (range.first & 0xff00, range.last | 0xff),
             };
             ranges.iter().map(|range| (table, shaped(range))).collect()
@@ -211,9 +217,11 @@ impl Cutting<'_> {
         let named: BTreeSet<u8> = self.rules.iter().filter_map(named).collect();
         let nameless = |protocol: Protocol| protocol == Protocol::All;
         let mut pieces = vec![row_of(0, &nameless)];
+        // The families are apart because ICMP exists in one and ICMPv6 in the other.
         for is_v6 in [false, true] {
             for &number in &named {
                 let place = place_of(number, is_v6);
+                // Two protocol numbers in a row: the piece behind the first would be empty.
                 pieces.pop_if(|last| last.first == place);
                 pieces.push(row_of(place, &|protocol| {
                     nameless(protocol) || (protocol == Protocol::Number(number) && covers_family(number, is_v6))
@@ -233,6 +241,7 @@ impl Cutting<'_> {
             return Some(Vec::new());
         }
         self.pieces(rows, |rule| {
+            // A rule that does not look at source ports covers all of them.
             let ports = rule.rule.conditions.source_ports.filter(|_| is_of_protocol(rule)).unwrap_or(EVERY_PORT);
             let is_asked = is_of_protocol(rule) || rule.rule.conditions.protocol == Protocol::All;
             is_asked.then_some((ports.first, ports.last)).into_iter().collect()
@@ -249,6 +258,7 @@ impl Cutting<'_> {
         for rule in self.rules {
             for (first, last) in merged(ports(rule)) {
                 borders.push(border(first.into(), rule.bit, true));
+                // The end is 65,536 for a range up to the last port, hence 32 bits.
                 borders.push(border(u32::from(last) + 1, rule.bit, false));
             }
         }
@@ -256,6 +266,7 @@ impl Cutting<'_> {
         let port = |border: u64| (border >> 32) as u32;
         let mut row = rows.empty();
         let mut pieces: Vec<Piece> = Vec::new();
+        // Every table begins at port 0, even where no rule begins.
         if borders.first().is_none_or(|first| port(*first) > 0) {
             pieces.push(Piece { first: 0, row: rows.add(&row) as u16 });
         }
@@ -263,8 +274,10 @@ impl Cutting<'_> {
             for border in of_port {
                 put_bit(&mut row, *border as u32 >> 1, border & 1 == 1);
             }
+            // The border behind the last port ends rules but begins no piece.
             let Ok(first) = u16::try_from(port(of_port[0])) else { break };
             let number = rows.add(&row) as u16;
+            // Checked while cutting: rules that need too many rows cost no more than the rows that fit.
             if rows.len() > self.rows_max {
                 return None;
             }
@@ -280,6 +293,7 @@ impl Cutting<'_> {
 fn merged(mut ports: Vec<(u16, u16)>) -> Vec<(u16, u16)> {
     ports.sort_unstable();
     ports.dedup_by(|next, last| {
+        // Adding one in 32 bits, since a range may end with the last port.
         let touches = u32::from(next.0) <= u32::from(last.1) + 1;
         if touches {
             last.1 = last.1.max(next.1);

@@ -25,6 +25,7 @@ impl AddressClasses {
     pub(super) fn new() -> Self {
         let mut classes =
             Self { numbers: HashMap::new(), table: CowArray::default(), len_when_numbered: 0, wanted: Vec::new() };
+        // The empty combination gets number zero, which is the default of a class.
         classes.of(core::iter::empty());
         classes
     }
@@ -45,6 +46,7 @@ impl AddressClasses {
         self.wanted.extend(sets);
         self.wanted.sort_unstable();
         self.wanted.dedup();
+        // Nearly all addresses that only have routes are in no set.
         if self.wanted.is_empty() && !self.numbers.is_empty() {
             return SetCombinationId::default();
         }
@@ -66,6 +68,7 @@ impl AddressClasses {
     /// Starts over; `use_all` requests every combination that is in use.
     pub(super) fn renumber(&mut self, use_all: impl FnOnce(&mut Self)) {
         *self = Self::new();
+        // Unused numbers cannot be told from used ones without asking everybody, so numbering starts over.
         use_all(self);
         self.len_when_numbered = self.len();
     }

@@ -53,12 +53,14 @@ impl Sets {
         if let Some(id) = self.find(&key) {
             return id;
         }
+        // Numbers of removed sets are reused, since bit sets are as long as the highest number.
         let id = self.free.pop().unwrap_or_else(|| {
             self.sets.push(None);
             SetId(self.sets.len() as u32 - 1)
         });
         self.numbers.insert(key.clone(), id);
         self.sets[id.0 as usize] = Some(AddressSet { key, acls: BTreeSet::new() });
+        // The ACL that asks mentions it only once its compilation is complete.
         self.unmentioned.insert(id);
         self.new.push(id);
         id
@@ -93,12 +95,14 @@ impl Sets {
 
     /// Removes and returns the sets that no ACL mentions, if there are many.
     pub(super) fn take_worn(&mut self) -> Vec<(SetId, SetKey)> {
+        // Removing a set recomputes the addresses of its members; removing many at once costs one pass.
         if self.unmentioned.len() <= UNMENTIONED_MAX + self.numbers.len() / 4 {
             return Vec::new();
         }
         let worn = core::mem::take(&mut self.unmentioned);
         let taken: Vec<_> =
             worn.into_iter().filter_map(|id| Some((id, self.sets[id.0 as usize].take()?.key))).collect();
+        // The caller takes the members out before another set can be interned under this number.
         for (id, key) in &taken {
             self.numbers.remove(key);
             self.free.push(*id);

@@ -35,6 +35,7 @@ impl PrefixFacts {
     fn add_fact(&mut self, fact: Fact) {
         match fact {
             Fact::Route(route) => self.routes.push(route),
+            // The list may hold one set several times: two facts of different origin must be removed one by one.
             Fact::Member(set) => self.sets.insert(self.sets.partition_point(|other| *other < set), set),
         }
     }
@@ -123,6 +124,7 @@ impl<A: Address> FamilyAddresses<A> {
         let facts_of = self.facts_of(key);
         let before = facts_of.clone();
         change(facts_of);
+        // Only the first change of a delta sees the facts from before it.
         self.changed.entry(key).or_insert(before);
     }
 
@@ -146,6 +148,7 @@ impl<A: Address> FamilyAddresses<A> {
         let mut regions: Vec<(A, u8)> = Vec::new();
         for (key, before) in core::mem::take(&mut self.changed) {
             let now = self.facts_of(key);
+            // A fact that was removed and added again leaves nothing to recompute.
             if *now != before {
                 affected.extend(now.difference(&before));
                 match key {
@@ -161,11 +164,13 @@ impl<A: Address> FamilyAddresses<A> {
             }
             self.forget_if_empty(key);
         }
+        // Cutting copies all intervals each time, so beyond a few prefixes one cut of everything is cheaper.
         if regions.len() > REGIONS_MAX {
             regions = [(A::of_bits(0), 0)].into();
         }
         for region in regions {
             self.cut(region, classes);
+            // Hosts inside inherit the prefixes' class and route, so they change with them.
             let within = self.hosts.range(region.0..=last_of(region.0, region.1));
             hosts.extend(within.map(|(host, _)| *host));
         }
@@ -188,6 +193,7 @@ impl<A: Address> FamilyAddresses<A> {
         let around = self.places.prefixes.find(host);
         let class = AddressClass { by_host: classes.of(facts_of.sets.iter().copied()), ..around.class };
         let place = AddressEntry::new(facts_of.route().unwrap_or(around.route()), class);
+        // Writing an equal entry would copy a page that older generations share.
         if self.places.hosts.find(host) != Some(place) {
             self.places.hosts.insert(host, place);
         }
@@ -196,11 +202,13 @@ impl<A: Address> FamilyAddresses<A> {
     /// Recomputes the pieces inside a prefix.
     fn cut(&mut self, (first, length): (A, u8), classes: &mut AddressClasses) {
         let last = last_of(first, length);
+        // Prefixes around the region cover its pieces as well; one look-up per length finds them.
         let shorter = self.lengths.keys().take_while(|other| **other < length);
         let around = shorter.filter_map(|length| self.prefixes.get(&(first_of(first, *length), *length))).collect();
         let inside = self.prefixes.range((first, length)..=(last, A::BITS));
         let inside = inside.map(|(&(first, length), facts_of)| (first, last_of(first, length), facts_of)).collect();
         let resolve = |covering: &[&PrefixFacts]| {
+            // The most specific prefix that has a route decides; longer ones may only be members of sets.
             let route = covering.iter().rev().find_map(|facts_of| facts_of.route()).unwrap_or(AddressRoute::Nowhere);
             let around = classes.of(covering.iter().flat_map(|facts_of| facts_of.sets.iter().copied()));
             AddressEntry::new(route, AddressClass { by_prefix: around, ..AddressClass::default() })

@@ -123,10 +123,13 @@ impl Compiler {
             return Err(refusals);
         }
         let mut before = delta.apply(&mut self.desired);
+        // What a delta names but leaves as it was must not cost its sessions a new evaluation.
         before.forget_unchanged(&self.desired);
+        // Where the delta keeps all references intact, the walk over the whole state is saved.
         if !self.references.allow(&before, &self.desired) {
             let refusals = validate(&self.desired);
             if !refusals.is_empty() {
+                // The state is changed in place and then restored, since copying it would cost more than most changes.
                 before.apply(&mut self.desired);
                 return Err(refusals);
             }
@@ -134,6 +137,7 @@ impl Compiler {
         self.references.follow(&before, &self.desired);
         self.make(&before);
         self.snapshot.generation = generation;
+        // A new identity also for an equal snapshot: caches of paths are invalidated by it, not by the number.
         self.snapshot.identity = Arc::new(());
         self.note_generation(generation);
         Ok(self.snapshot.clone())
@@ -154,12 +158,15 @@ impl Compiler {
 
     /// Compiles a change that the desired state already contains; `before` is its inverse.
     fn make(&mut self, before: &Delta) {
+        // Taken out so that `self` can be changed while the change borrows the state; put back at the end.
         let desired = core::mem::take(&mut self.desired);
         let revision = self.next_revision();
+        // Only these settings take part in the decision about an existing session.
         let evaluated_by = |settings: &Settings| {
             (settings.intra_group_egress_bypass, settings.smtp_closed, settings.cut_sessions_on_deny)
         };
         let is_evaluated_otherwise = evaluated_by(&self.snapshot.settings) != evaluated_by(&desired.settings);
+        // A new or removed subnet changes what is Internet, which step 1b depends on.
         if is_evaluated_otherwise || (desired.settings.smtp_closed && !before.vswitches.is_empty()) {
             self.snapshot.revision_min = revision;
         }
@@ -168,6 +175,7 @@ impl Compiler {
         }
         let change = AppliedDelta::new(before, &desired);
         let mut dirty = BTreeSet::new();
+        // Facts are removed before any is added: an object that changed is removed as it was and added as it is.
         self.take_away(&change, &mut dirty);
         self.number(&change);
         let acls = self.put_in_place(&change, &mut dirty);
@@ -176,6 +184,7 @@ impl Compiler {
         for (id, acl) in acls {
             self.enter(&change, (id, acl), revision);
         }
+        // Freed last, so that no index is reused within the change that removes its ENI.
         for index in change.gone().filter_map(|id| self.by_id.remove(id)) {
             self.names[index.0 as usize] = None;
             *self.snapshot.enis.get_mut(index.0 as usize) = None;
@@ -187,6 +196,7 @@ impl Compiler {
     /// Removes the facts of objects that were removed or changed.
     fn take_away(&mut self, change: &AppliedDelta<'_>, dirty: &mut BTreeSet<VpcId>) {
         let by_id = &self.by_id;
+        // ENIs are still in the index here: those that go leave it at the end of `make`.
         let index_of = |id: &EniId| by_id.get(id).copied().unwrap_or_default();
         for (id, vpc) in &change.before.vpcs {
             if let (Some(vpc), Some(state)) = (vpc, self.vpcs.get_mut(id)) {
@@ -235,6 +245,7 @@ impl Compiler {
         let index_of = |id: &EniId| by_id.get(id).copied().unwrap_or_default();
         for id in change.before.vpcs.keys() {
             let Some(vpc) = change.desired.vpcs.get(id) else { continue };
+            // The lowest free index keeps the array of networks as short as the number of VPCs.
             let taken: BTreeSet<u32> = self.vpcs.values().map(|state| state.place).collect();
             let place = (0..).find(|place| !taken.contains(place)).unwrap_or(0);
             let state = self.vpcs.entry(id.clone()).or_insert_with(|| NetworkState::new(id, place, self.secret));
@@ -263,12 +274,14 @@ impl Compiler {
         let nothing = DesiredPrefixList::default();
         for (id, list) in &change.before.prefix_lists {
             let (then, now) = (list.as_ref().unwrap_or(&nothing), change.desired.prefix_lists.get(id));
+            // A prefix list may be used in several VPCs, each with sets of its own.
             for (vpc, state) in &mut self.vpcs {
                 if state.change_prefix_list(id, then, now.unwrap_or(&nothing)) {
                     dirty.insert(vpc.clone());
                 }
             }
         }
+        // A rule names a port list by its name, so a changed list changes the rules of those groups.
         let by_lists = change.before.port_lists.keys().flat_map(|list| self.references.groups_with_port_list(list));
         let whole = Dirty { whole: Directions::BOTH, ..Dirty::default() };
         let whole = change.before.groups.keys().chain(by_lists).map(|id| (id, whole));
@@ -315,6 +328,7 @@ impl Compiler {
             .filter(|(before, was_in)| before.port.is_some() == eni.port.is_some() && *was_in == change.vpc_of(eni));
         let kept = same.zip(self.snapshot.eni(index).map(|entry| (entry.epoch, entry.revision, entry.acl)));
         let epoch = kept.map(|(_, (epoch, ..))| epoch);
+        // The ENI's own part of a decision: its ACL and its addresses. Members of sets change the ACL's revision.
         let is_judged_alike =
             |(before, _): &(&DesiredEni, &VpcId), was: u32| was == acl && before.addresses == eni.addresses;
         let kept_revision = kept.filter(|(before, (.., was))| is_judged_alike(before, *was));
@@ -338,6 +352,7 @@ impl Compiler {
             source_dest_check: eni.source_dest_check,
             routed_as_own: eni.routed_as_own,
             tcp_window_check: eni.tracking.tcp_window_check,
+            // Nothing is delivered to an ENI without a port, so any MTU does.
             mtu_bytes: eni.port.as_ref().map_or(MTU_BYTES_MAX as u16, DesiredPort::mtu_bytes),
             timeouts: PackedTimeouts::pack(eni.timeouts).unwrap_or_default(),
             sessions_max: eni.sessions_max,
@@ -354,6 +369,7 @@ impl Compiler {
             return next;
         }
         const FIRST: u32 = 1;
+        // Every recorded revision is older than the new one, hence each session is evaluated once more.
         for index in self.by_id.values() {
             if let Some(entry) = self.snapshot.enis.get_mut(index.0 as usize) {
                 entry.revision = FIRST;
@@ -414,12 +430,14 @@ impl<'a> AppliedDelta<'a> {
             })
             .collect();
         if !moved.is_empty() {
+            // A subnet that moves to another VPC takes its ENIs along, though the delta does not name them.
             let within = desired.enis.iter().filter(|(_, eni)| moved.contains(&eni.vswitch));
             let within: Vec<_> = within.map(|(id, eni)| (id, Some((eni, change.was_in(eni))))).collect();
             change.enis.extend(within);
         }
         let named: Vec<_> =
             before.enis.iter().map(|(id, eni)| (id, eni.as_ref().map(|eni| (eni, change.was_in(eni))))).collect();
+        // ENIs that the delta names come last: what it says of them replaces what the subnets imply.
         change.enis.extend(named);
         change
     }
@@ -427,6 +445,7 @@ impl<'a> AppliedDelta<'a> {
     /// The VPC in which an ENI of the previous state was.
     fn was_in(&self, eni: &'a DesiredEni) -> &'a VpcId {
         match self.before.vswitches.get(&eni.vswitch) {
+            // The subnet may have changed in the same delta; its previous VPC is in the inverse.
             Some(Some(vswitch)) => &vswitch.vpc,
             _ => self.vpc_of(eni),
         }

@@ -140,6 +140,7 @@ impl NetworkState {
             (0..).find(|place| !taken.contains(place)).unwrap_or(0)
         });
         self.vswitch_places.insert(id.clone(), place);
+        // Destructured, so that a new field of a subnet does not compile until it is entered or ignored here.
         let DesiredVswitch { vpc: _, ipv4, ipv4_gateway, ipv6, ipv6_gateway } = *vswitch;
         let entry = VSwitchEntry { ipv4, ipv6, ipv4_gateway, ipv6_gateway };
         *self.vswitches.get_mut(place as usize) = entry;
@@ -166,6 +167,7 @@ impl NetworkState {
             self.members.entry(group.clone()).or_default().insert(index);
         }
         let groups: Box<[GroupId]> = eni.groups.iter().cloned().collect();
+        // ENIs with the same groups share one ACL, however many they are.
         if let Some(&place) = self.by_groups.get(&groups) {
             if let Some(found) = self.uses.get_mut(&place) {
                 found.enis += 1;
@@ -195,6 +197,7 @@ impl NetworkState {
         }
         if let Some(found) = self.uses.get_mut(&acl) {
             found.enis -= 1;
+            // Not removed yet: the same change may bring another ENI with these groups.
             if found.enis == 0 {
                 self.left.insert(acl);
             }
@@ -206,6 +209,7 @@ impl NetworkState {
             eni.groups.iter().filter_map(|group| self.sets.find(&SetKey::Group(group.clone()))).collect();
         for prefix in &eni.addresses {
             speak(&mut self.addresses, prefix, Fact::Route(AddressRoute::Owner(index)));
+            // A group that no rule names has no set, and its members need none.
             sets.iter().for_each(|set| speak(&mut self.addresses, prefix, Fact::Member(*set)));
         }
     }
@@ -241,6 +245,7 @@ impl NetworkState {
     /// Brings everything up to date. Every ACL whose decisions may differ gets the new `revision`.
     pub(super) fn finish(&mut self, input: &NetworkInput<'_>, revision: u32) {
         for place in core::mem::take(&mut self.left) {
+            // An ENI that was added in the same change may use it again.
             if self.uses.get(&place).is_some_and(|found| found.enis == 0) {
                 self.drop_filter(place);
             }
@@ -255,6 +260,7 @@ impl NetworkState {
         for (place, rules) in &compiled {
             let before = self.acls.get(*place as usize).and_then(Option::as_ref);
             let before = before.map(|entry| entry.acl.rules().mentions().to_vec()).unwrap_or_default();
+            // Mentions come before worn sets are taken, so that a set that moves between ACLs is kept.
             self.sets.mention(*place, &before, rules.mentions());
         }
         for (set, key) in self.sets.take_new() {
@@ -267,6 +273,7 @@ impl NetworkState {
         }
         let mut affected = BTreeSet::new();
         self.addresses.finish(&mut self.classes, &mut affected);
+        // The ACL stays as it is; only its revision tells sessions that a member came or went.
         for place in affected.into_iter().flat_map(|set| self.sets.filters_of(set)) {
             if let Some(entry) = self.acls.get_mut(place as usize) {
                 entry.revision = revision;
@@ -279,12 +286,14 @@ impl NetworkState {
             let left_right = &mut self.spare_rows;
             let follow = || before?.acl.following(&rules, self.classes.iter(), left_right);
             let acl = alike.or_else(follow);
+            // Sharing comes first, then editing, and rows are made anew only where neither is possible.
             let acl = acl.unwrap_or_else(|| Acl::new(rules, self.classes.iter(), input.limits));
             *self.acls.get_mut(place as usize) = Some(AclEntry { revision, acl: Arc::new(acl) });
         }
         if self.classes.is_worn() {
             let addresses = &mut self.addresses;
             self.classes.renumber(|classes| addresses.renumber(classes));
+            // The rows of all ACLs refer to the old numbers.
             let all: Vec<u32> = self.uses.keys().copied().collect();
             all.into_iter().for_each(|place| self.renew(place, input));
         }
@@ -307,6 +316,7 @@ impl NetworkState {
         let holding: Vec<(Arc<Rules>, Directions)> = self.related(place).filter_map(holding).collect();
         let groups = self.uses.get(&place).map(|used| &*used.groups).unwrap_or_default();
         let (gone, new) = (input.rules_before(groups), input.rules_now(groups));
+        // Beyond that, following the edits costs more than compiling.
         let is_small = gone.len().max(new.len()) <= EDITS_MAX;
         let edits = then(place).filter(|_| is_small).map(|then| {
             let (directions, left_right) = (dirty(place).whole.others(), &mut self.spare_rules);
@@ -336,6 +346,7 @@ impl NetworkState {
             }
         }
         self.by_groups.remove(&used.groups);
+        // ACLs are numbered densely, so that the array does not grow with each change of groups.
         self.free_filters.push(place);
         if let Some(entry) = self.acls.get_mut(place as usize).take() {
             self.sets.mention(place, entry.acl.rules().mentions(), &[]);
@@ -374,6 +385,7 @@ impl NetworkState {
         };
         let behind: Vec<u32> =
             self.uses.range(self.renewed..).map(|(place, _)| *place).take(FILTERS_RENEWED_MAX * 8).collect();
+        // The search starts over at zero after the last ACL.
         self.renewed = behind.last().map_or(0, |last| last + 1);
         let found = behind
             .into_iter()
@@ -419,6 +431,7 @@ impl<'a> NetworkInput<'a> {
 
 /// A number that differs between VPCs (FNV-1a of the name) and is the same in every generation.
 fn salt_of(id: &VpcId) -> u32 {
+    // Not keyed and not secret: the hash of a connection is, and this only separates VPCs.
     id.as_str().bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 

@@ -188,6 +188,7 @@ impl Snapshot {
 
     /// The generation that introduced a policy revision, if it is still known.
     pub(crate) fn generation_of(&self, revision: u32) -> Option<u64> {
+        // Revisions after a restart count from another number; between two jumps both advance together.
         let (first, generation) = self.numbering.iter().rfind(|(first, _)| *first <= revision)?;
         Some(generation + u64::from(revision - first))
     }
