@@ -149,6 +149,7 @@ impl CounterPlaces {
     /// The index of an ENI's counters in `counters`.
     #[inline]
     pub(crate) fn of(&self, epoch: EniEpoch, counters: &[EniCounters]) -> Option<usize> {
+        // A hint is only believed if the counters at its index have the epoch: an index may pass to another ENI.
         let hint = &self.hints[epoch.0 as usize % self.hints.len()];
         if counters.get(hint.get()).is_none_or(|counters| counters.epoch != epoch) {
             hint.set(*self.by_epoch.get(&epoch)?);
@@ -170,6 +171,7 @@ impl CounterPlaces {
 
     /// Removes an ENI. Returns whether it was there.
     pub(crate) fn remove(&mut self, epoch: EniEpoch) -> bool {
+        // The next ENI with this hint must not find the index of the one that went.
         self.hints[epoch.0 as usize % self.hints.len()].set(usize::MAX);
         self.by_epoch.remove(&epoch).is_some()
     }

@@ -106,6 +106,7 @@ pub(super) fn receiver(
     [to, from]: [[u8; 6]; 2],
     addresses: Addresses,
 ) -> Option<(EniIndex, AddressEntry)> {
+    // A group address never is the router's, even if the VPC's hardware address were misconfigured as one.
     let is_to_router = to == sender.network.gateway_mac.0 && to[0] & 1 == 0;
     let is_to_metadata = matches!(addresses, Addresses::V4 { destination: METADATA_SERVICE, .. });
     let is_from_sender = from == sender.eni.mac.0 && sender.eni.is_first_address(addresses);

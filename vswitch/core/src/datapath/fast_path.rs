@@ -87,6 +87,7 @@ impl<'a> PolicyPair<'a> {
 impl<'a> PeerPolicy<'a> {
     fn new(context: EniContext<'a>, peer: AddressEntry) -> Self {
         let batch_matcher = eligibility::batch_matcher(&context);
+        // The rows of the peer are found once per path; only the service differs between its new connections.
         let rows = match &batch_matcher {
             Some(BatchMatcher::Narrow(batch_matcher)) => batch_matcher.peer(peer.class),
             Some(BatchMatcher::Wide(batch_matcher)) => batch_matcher.peer(peer.class),
@@ -104,6 +105,7 @@ impl<'a> PeerPolicy<'a> {
         };
         match found {
             Some(decision) => (decision, true),
+            // Decisions that depend on source ports or local addresses hold for this packet alone and are not cached.
             None => (self.context.decide_by_entry(self.context.direction, tuple, self.peer), false),
         }
     }
@@ -131,6 +133,7 @@ impl<'a> BurstPath<'a> {
         if !eligibility::decisions(&decisions) {
             return None;
         }
+        // Only decisions that hold for every packet of the service may be kept.
         if is_for_all {
             self.path.cache_decisions(service, decisions);
             self.is_dirty = true;
@@ -199,6 +202,7 @@ impl<'a> BurstPaths<'a> {
             // There cannot be more of them than packets in a burst.
             let room = self.found.get_mut(self.count)?;
             let path = path_cache.between(sender, path_key, addresses)?;
+            // Without the receiver here, no frame is short enough, and all take the slow path to the other worker.
             let frame_bytes_max = if is_here(path.receiver) { path.frame_bytes_max } else { 0 };
             let (ends, seed, swapped) = sessions.ends_of(addresses, sender.network.salt);
             let passed = Wire { packets: 0, bytes: 0 };
@@ -207,6 +211,7 @@ impl<'a> BurstPaths<'a> {
             self.count += 1;
             self.count - 1
         };
+        // A colliding burst path gives up its number, not its place: its next packet finds it by key again.
         self.numbers[spread::<SPREAD>(&path_key.ends)] = number as u8;
         Some(())
     }
@@ -270,6 +275,7 @@ fn reach<K: ConnectionKey, const N: usize>(
     packet_context.segment = plain.segment;
     (packet_context.entry, packet_context.guess) =
         at.1.reach_for_plain(table, (known.ends, known.seed, known.swapped), plain);
+    // A SYN mostly opens a connection, which also writes the separate part of the record.
     if plain.segment.flags & tcp_flags::SYN != 0 {
         table.prefetch_origin(packet_context.guess);
     }
@@ -299,6 +305,7 @@ impl Shard {
         now: Tick,
     ) -> bool {
         let frame_bytes = packet.buffer.length();
+        // One comparison stands for the MTU, for a receiver in another shard and for a hop between subnets.
         let went_on = if frame_bytes > burst_path.frame_bytes_max {
             Continuation::No
         } else {
@@ -359,6 +366,7 @@ impl Shard {
             None => burst_path.decide(sender, service, &packet_context.entry.tuple())?,
         };
         let (timeouts, receiver) = (burst_path.path.timeouts?, burst_path.path.receiver.0 as usize);
+        // The slow path decides who gives way; nothing has been changed yet, so it can start over.
         if !self.has_room(sender) || self.counters[receiver].sessions >= burst_path.path.receiver_sessions_max {
             return None;
         }
@@ -383,6 +391,7 @@ impl Shard {
             counters_index: receiver,
             sessions_max: burst_path.path.receiver_sessions_max,
         };
+        // A receiver that refuses still leaves the sender its session, as on the slow path.
         let sessions = [Some(of_sender), if incoming.accepts() { Some(of_receiver) } else { None }];
         self.open_record(&packet_context.entry, record, sessions, (sender.snapshot.settings(), now)).ok()?;
         packet.decision = Some(incoming);
@@ -418,6 +427,7 @@ fn refresh<K: ConnectionKey>(
 ) -> Continuation {
     let LookupKey { protocol, hash, swapped, .. } = packet_context.entry;
     let Some(slot) = table.find_any(key, protocol, (hash, packet_context.guess)) else {
+        // Without a session, settings about picking up apply unless the packet opens a connection by itself.
         return if eligibility::opens_connection(protocol, packet_context.entry.ports(), packet_context.segment.flags) {
             Continuation::New
         } else {

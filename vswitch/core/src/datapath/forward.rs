@@ -31,11 +31,13 @@ impl Shard {
         burst: &mut [Packet],
         is_here: impl Fn(EniIndex) -> bool,
     ) {
+        // Prefetched first of all, so that the frames arrive while the ENI is looked up.
         burst.iter().take(BURST_PACKETS).for_each(|packet| packet.buffer.prefetch());
         let Some(context) = self.context_of(snapshot, eni, Direction::Egress) else {
             return burst.iter_mut().for_each(|packet| packet.verdict = Verdict::Drop(DropReason::EniGone));
         };
         let now = now.tick();
+        // Taken out of the shard so that it can be borrowed while they are written; put back below.
         let (mut packet_contexts, mut path_cache) =
             (core::mem::take(&mut self.packet_contexts), core::mem::take(&mut self.path_cache));
         path_cache.invalidate_if_stale(snapshot);
@@ -47,6 +49,7 @@ impl Shard {
                 (&mut packet_contexts, &mut burst_paths),
                 (&mut path_cache, &is_here),
             );
+            // The receivers' counters are in place before the first packet is counted there.
             for BurstPath { path, .. } in burst_paths.iter() {
                 self.hold_place(path.receiver, path.receiver_epoch);
             }
@@ -57,6 +60,7 @@ impl Shard {
                     if self.try_fast_path(&context, burst_path, (packet, packet_context), now) {
                         continue;
                     }
+                    // The slow path gets what the first phase found, so that the destination is not looked up twice.
                     packet_context.place = burst_path.path.place;
                     let next = Verdict::Forward(burst_path.path.receiver);
                     packet.verdict = packet.parse().map_or_else(Verdict::Drop, |()| next);
@@ -64,10 +68,12 @@ impl Shard {
                 if let Verdict::Forward(next) = packet.verdict {
                     self.slow_path_to(next, (&context, &mut other), (packet, packet_context), (now, &is_here));
                 } else {
+                    // The limit comes before counting, so that an answer beyond it is counted as a drop.
                     packet.verdict = self.counters[context.counters_index()].limit_answers(packet.verdict, now);
                     self.counters[context.counters_index()].egress.count(packet.verdict, packet.wire());
                 }
             }
+            // Packets of a path are counted together, once per burst, at either end.
             for burst_path in burst_paths.iter() {
                 self.count_burst_path(&context, burst_path);
                 burst_path.dirty_path().into_iter().for_each(|path| path_cache.keep(path));
@@ -113,6 +119,7 @@ impl Shard {
         let mut rest = burst;
         while let Some(first) = rest.first() {
             let target = first.verdict;
+            // Consecutive packets to one ENI share its context; a burst from one sender often has a single receiver.
             let is_same = |packet: &&Packet| packet.verdict == target;
             let length = rest.iter().take(BURST_PACKETS).take_while(is_same).count();
             let (run, others) = rest.split_at_mut(length);
@@ -141,6 +148,7 @@ impl Shard {
                 let lookup = self.lookup(&context, packet, packet_context);
                 let evaluation = self.evaluate(&context, (packet, &lookup), now);
                 packet.verdict = match self.apply(&context, packet, (evaluation, &lookup), now) {
+                    // A refused packet may still change its session (it may be revoked), hence `apply` comes first.
                     _ if !evaluation.0.accepts() => evaluation.0.refusal(),
                     Ok(_) => Verdict::Deliver,
                     Err(reason) => Verdict::Drop(reason),
@@ -182,6 +190,7 @@ impl Shard {
         for (number, packet_context) in packet_contexts.iter_mut().enumerate() {
             let (guess, is_chained) = self.sessions.guess_on(&packet_context.entry, packet_context.guess);
             packet_context.guess = guess;
+            // Written whether chained or not, and overwritten unless it counts: a branch would be mispredicted.
             chained[count % BURST_PACKETS] = number as u8;
             count += usize::from(is_chained);
         }

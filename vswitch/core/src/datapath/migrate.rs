@@ -44,6 +44,7 @@ pub struct NoRoom {
 /// [`NoRoom`]; nothing has moved then.
 pub fn migrate(shards: &mut [&mut Shard], moves: &[Move], (snapshot, now): (&Snapshot, Time)) -> Result<usize, NoRoom> {
     let mut migration = Migration::new(moves, snapshot, now.tick());
+    // All sessions are copied before any is removed, so that a full table can still refuse the whole move.
     for from in 0..shards.len() {
         if let Err(no_room) = migration.copy_sessions(shards, from) {
             migration.undo(shards);
@@ -72,6 +73,7 @@ struct Migration<'a> {
 
 impl<'a> Migration<'a> {
     fn new(moves: &[Move], snapshot: &'a Snapshot, now: Tick) -> Self {
+        // A move to the same shard would copy sessions onto themselves.
         let known = moves.iter().filter(|step| step.from != step.to).filter_map(|step| {
             let eni = snapshot.eni(step.eni)?;
             Some((eni.epoch, (*step, snapshot.network(eni)?.0.salt)))
@@ -81,6 +83,7 @@ impl<'a> Migration<'a> {
 
     /// Copies the sessions that leave `from`, some places at a time. What was copied there from other shards stays.
     fn copy_sessions(&mut self, shards: &mut [&mut Shard], from: usize) -> Result<(), NoRoom> {
+        // Walking a table of millions of records for nothing would lengthen the pause.
         if !self.moves.values().any(|(step, _)| step.from == from) || shards[from].sessions.is_empty() {
             return Ok(());
         }
@@ -90,21 +93,25 @@ impl<'a> Migration<'a> {
             for listed in sessions.scan(place, LISTED_PLACES_PER_TURN) {
                 let epoch = listed.connection.sessions[listed.index].epoch();
                 let Some((step, salt)) = self.moves.get(&epoch).filter(|(step, _)| step.from == from) else { continue };
+                // Expired sessions need no room at the new owner; they end once nothing can fail any more.
                 if listed.connection.is_expired(self.snapshot.settings(), self.now) {
                     self.over.push((from, listed.slot, epoch));
                     continue;
                 }
                 let mut connection = *listed.connection;
+                // The other end may stay: the copy holds the session of the ENI that moves, and it alone.
                 connection.sessions[1 - listed.index] = Session::default();
                 // All shards have the same secret.
                 let (entry, bucket) = shards[step.to].sessions.reach_for(&listed.tuple, *salt);
                 shards[step.to].sessions.prefetch_origin(&entry, bucket);
                 some.push((*step, epoch, listed.slot, entry, connection, *sessions.origin(listed.slot)));
             }
+            // A second pass: the places in the other table, prefetched above, have arrived by now.
             for (step, epoch, slot, entry, connection, origin) in some.drain(..) {
                 let adopted = shards[step.to].sessions.adopt(&entry, connection, origin);
                 let new = adopted.map_err(|_| NoRoom { eni: step.eni, to: step.to })?;
                 let syn = shards[from].sessions.syn_key(slot, epoch);
+                // A SYN that awaits its answer moves along, or the answer would be compared with the old numbers.
                 if let Some(found) = shards[from].sessions.syns.of(&syn, self.now) {
                     shards[step.to].sessions.syns.note(syn, found);
                 }
@@ -141,6 +148,7 @@ impl<'a> Migration<'a> {
             let (one, other) = (&mut **one, &mut **other);
             let leaves = |epoch| self.moves.get(&epoch).is_some_and(|(step, _)| (step.from, step.to) == (from, to));
             let Shard { sessions, counters, places, .. } = other;
+            // Fragments that find no room are lost like any that overflow, and counted at the ENI's new owner.
             one.sessions.fragments.move_to(&mut sessions.fragments, leaves, self.now, |epoch| {
                 if let Some(place) = places.of(epoch, counters) {
                     counters[place].egress.count_undelivered(DropReason::FragmentsFull, 1);

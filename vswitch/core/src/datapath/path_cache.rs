@@ -108,6 +108,7 @@ impl Path {
             place,
             receiver,
             receiver_epoch: context.eni.epoch,
+            // Zero lets no frame pass, so the fast path needs no flag of its own.
             frame_bytes_max: if forwards { ETHERNET_HEADER_BYTES + usize::from(context.eni.mtu_bytes) } else { 0 },
             live: [sender.live_side(), context.live_side()],
             ethernet_then,
@@ -153,6 +154,7 @@ impl PathCache {
     fn invalidate(&mut self, snapshot: &Snapshot) {
         self.identity = Some(Arc::clone(&snapshot.identity));
         self.epoch = self.epoch.wrapping_add(1);
+        // After the epochs wrap around, an entry of an earlier round would seem valid.
         if self.epoch == 0 || self.slots.is_empty() {
             self.slots = alloc::vec![None; PATHS_CACHED_MAX];
         }
@@ -187,6 +189,7 @@ impl PathCache {
 #[inline(always)]
 pub(crate) fn spread<const PLACES: usize>(ends: &[u64]) -> usize {
     const { assert!(PLACES.is_power_of_two()) };
+    // The destination of IPv6 is rotated: in place, its prefix would cancel that of a source in the same subnet.
     let mixed = ends.iter().enumerate().fold(0, |mixed, (number, end)| mixed ^ end.rotate_left(number as u32 / 2 * 32));
     (mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - PLACES.ilog2())) as usize
 }

@@ -73,6 +73,7 @@ impl Shard {
     pub(crate) fn reclaim(&mut self, context: &EniContext<'_>, now: Tick) -> bool {
         let (held, most) =
             (self.counters[context.counters_index()].sessions as usize, context.eni.sessions_max as usize);
+        // Where the limit is large, some more end at once, so that a flood pays for one search per batch.
         let wanted = (held + 1).saturating_sub(most) + (most / RECLAIM_WINDOW).min(RECLAIM_BATCH - 1);
         let mut window = Window { candidates: [ReclaimCandidate::NONE; RECLAIM_WINDOW], count: 0 };
         let freed = self.look_through(context, &mut window, now);
@@ -96,6 +97,7 @@ impl Shard {
         let (epoch, mut freed) = (context.eni.epoch, 0);
         let mut oldest = [RecentSession::NONE; RECLAIM_WINDOW];
         let mut count = 0;
+        // All are taken out and prefetched before the first is looked up, so that their latencies overlap.
         while let Some(session) = self.recent[context.counters_index()].pop_if(count < RECLAIM_WINDOW) {
             self.sessions.prefetch_recent(session);
             oldest[count] = session;
@@ -111,6 +113,7 @@ impl Shard {
             let connection = *self.sessions.connection(slot);
             let Some(held) = connection.sessions.into_iter().find(|held| held.epoch() == epoch) else { continue };
             if connection.is_expired(context.snapshot.settings(), now) {
+                // A revoked session does not count toward the limit, so ending it frees nothing.
                 freed += usize::from(held.is_live());
                 self.end_session(slot, epoch);
                 continue;
@@ -148,6 +151,7 @@ fn repeated_later(sessions: &[RecentSession]) -> u64 {
     for (place, session) in sessions.iter().enumerate().rev() {
         let hash = session.hash();
         let (word, bit) = (&mut seen[hash as usize % 8], 1 << (hash >> 8 & 63));
+        // The bit only rules out; equal hashes of different sessions are told apart by comparison.
         if *word & bit != 0 && sessions[place + 1..].contains(session) {
             repeated |= 1 << place;
         }
@@ -160,6 +164,7 @@ fn repeated_later(sessions: &[RecentSession]) -> u64 {
 /// oldest. Closing ones go first, then as many of each peer as are needed to level the peers with the most.
 fn choose(candidates: &[ReclaimCandidate], wanted: usize) -> u64 {
     let (mut left, mut victims) = (wanted, 0);
+    // The candidates are in order, so of several closing ones the oldest go.
     for (place, _) in candidates.iter().enumerate().filter(|(_, candidate)| candidate.is_closing) {
         victims |= u64::from(take(&mut left)) << place;
     }
@@ -181,6 +186,7 @@ fn choose(candidates: &[ReclaimCandidate], wanted: usize) -> u64 {
     let above =
         |level: usize| peers.iter().map(|(_, count): &(u128, usize)| count.saturating_sub(level)).sum::<usize>();
     let most = peers.iter().map(|(_, count)| *count).max().unwrap_or(0);
+    // The highest level that yields enough: peers below it keep all they have.
     let level = (0..most).rev().find(|level| above(*level) >= left).unwrap_or(0);
     for (place, candidate) in unanswered() {
         let Some((_, count)) = peers.iter_mut().find(|(peer, _)| *peer == candidate.peer) else { continue };

@@ -40,6 +40,8 @@ impl Shard {
             match update {
                 SessionUpdate::None | SessionUpdate::Relate => {}
                 SessionUpdate::Touch(slot) | SessionUpdate::Readmit(slot, _) => {
+                    // Packets that only this ENI sees make its session differ from the other end's, so it gets its own
+                    // record.
                     let slot = self.split_if_shared(slot, entry, context.eni.epoch);
                     self.refresh(slot, &[(context, (decision, update))], (packet, lookup), now);
                 }
@@ -48,11 +50,14 @@ impl Shard {
                     opened = Some(self.open_session(context, packet, (admission, entry), now)?)
                 }
                 SessionUpdate::Reopen(slot, admission) => {
+                    // The old session ends first: it still counts toward the limit that the new one is checked
+                    // against.
                     self.end_session_of(slot, context);
                     opened = Some(self.open_session(context, packet, (admission, entry), now)?);
                 }
             }
         }
+        // Also for refused packets: later fragments share the fate of the first.
         self.note_fragment(context, packet, decision, now);
         Ok(opened)
     }
@@ -87,6 +92,7 @@ impl Shard {
         }
         let Lookup::Session(entry) = lookup else { return };
         let is_tcp = packet.headers.tuple.protocol == protocol::TCP;
+        // SYNs and resets concern the numbers of both ends; all other segments only advance the edges.
         if is_tcp && packet.headers.tcp_flags & (SYN | RST) != 0 {
             self.update_tcp_state(slot, entry, packet, now);
         } else if is_tcp && self.sessions.connection(slot).sessions.iter().any(|session| session.has_syn()) {
@@ -113,6 +119,7 @@ impl Shard {
         let (edges, state) = (connection.edges, connection.state);
         let known = (edges, self.sessions.origin(slot).scales, state);
         let answers_syn = self.answered_syn(slot, segment, from_opener, now).is_some();
+        // The SYN has its answer, so nothing else may be taken for one.
         if answers_syn {
             self.forget_syn(slot);
         }
@@ -138,10 +145,12 @@ impl Shard {
             let answered = self.answered_syn(slot, segment, from_opener, now);
             let Some(syn) = answered.filter(|_| tcp::is_outside(edges, scales, segment, from_opener)) else { return };
             self.forget_syn(slot);
+            // The scales of the old connection do not apply to the new one.
             (state, scales) = (ConnectionState::TcpAnswered, [0; 2]);
             tcp::learn_answer(&mut edges, segment, from_opener);
             tcp::observe_scale(&mut scales, syn.scale, !from_opener);
             tcp::observe_scale(&mut scales, scale, from_opener);
+        // In a closed session a SYN opens another one (`evaluate_session`).
         } else if state != ConnectionState::TcpClosed {
             let syn = Syn { from_opener, acknowledgment: segment.sequence.wrapping_add(1), scale, seen: now };
             for (place, session) in connection.sessions() {
@@ -168,6 +177,7 @@ impl Shard {
     }
 
     fn forget_syn(&mut self, slot: SessionSlot) {
+        // A shared record has the SYN of each of its sessions under a key of its own.
         for (place, session) in self.sessions.connection(slot).sessions() {
             let key = self.sessions.syn_key(slot, session.epoch());
             self.sessions.syns.forget(&key);
@@ -183,10 +193,12 @@ impl Shard {
         if syn.is_some_and(|syn| syn.from_opener != from_opener || segment.flags & ACK == 0) {
             return;
         }
+        // A segment of the SYN's sender settles the question either way.
         self.forget_syn(slot);
         if syn.is_none() {
             return; // It is over.
         }
+        // Both ends may have agreed on other scales, unseen; until known, the largest is assumed.
         let scales = &mut self.sessions.origin_mut(slot).scales;
         let before = core::mem::take(scales);
         let connection = self.sessions.connection_mut(slot);
@@ -206,6 +218,7 @@ impl Shard {
         let Some(place) = connection.place_of(context.eni.epoch) else { return };
         let session = &mut connection.sessions[place];
         session.revision = context.revision;
+        // A revoked session did not count; from now on it does again.
         if session.is_revoked() {
             session.set_revoked(false);
             self.counters[context.counters_index()].sessions += 1;
@@ -228,6 +241,7 @@ impl Shard {
         session.revision = context.revision;
         let was_live = !session.is_revoked();
         session.set_revoked(true);
+        // Without a new time, a packet that other rules refuse anyway does not keep the memory alive.
         connection.last_seen = now.unwrap_or(connection.last_seen);
         if was_live {
             self.counters[context.counters_index()].forget_session();
@@ -237,6 +251,7 @@ impl Shard {
     /// Counts an ICMP error against the ENI's rate limit.
     #[cold]
     fn take_related_error(&mut self, context: &EniContext<'_>, now: Tick) -> Result<(), DropReason> {
+        // Only errors that enter a guest are limited: it is the one that they could flood.
         if context.direction == Direction::Egress {
             return Ok(());
         }
@@ -257,7 +272,9 @@ impl Shard {
         (admission, entry): (Admission, &LookupKey),
         now: Tick,
     ) -> Result<SessionSlot, DropReason> {
+        // The quota comes first: a refused session must not displace anything in a full table.
         self.check_quota(context, now)?;
+        // A packet whose opener is unknown counts as from its sender: the table needs one direction.
         let from_opener = admission.opener != Opener::Receiver;
         let record = NewConnection::by(packet, from_opener).record(context.timeouts(), now);
         let session = NewSession {
@@ -270,6 +287,7 @@ impl Shard {
         if let Ok(slot) = self.open_record(entry, record, sessions, at) {
             return Ok(slot);
         }
+        // Making room is tried only now, since searching for a victim costs more than the insert that mostly succeeds.
         self.make_room(context, entry, now)?;
         self.open_record(entry, record, sessions, at).map_err(|TableFull| DropReason::FlowTableFull)
     }
@@ -288,6 +306,7 @@ impl Shard {
                 (connection.sessions[number], origin.grounds[number]) = (new.session, new.ground);
             }
         }
+        // Counted only once the record exists: without room, nothing may be left behind.
         let slot = self.insert(entry, (connection, origin), at)?;
         for new in sessions.iter().flatten() {
             self.note_session(new.counters_index, new.sessions_max, entry);
@@ -305,6 +324,7 @@ impl Shard {
     ) -> Result<SessionSlot, TableFull> {
         let (slot, ended) = self.sessions.insert(entry, record, |connection| connection.is_expired(settings, now))?;
         for session in ended {
+            // A revoked session was taken out of the count when it was revoked.
             if session.is_live() {
                 self.forget_session(session.epoch());
             }
@@ -323,6 +343,7 @@ impl Shard {
         if !self.has_room(context) && !self.reclaim(context, now) {
             return Err(DropReason::SessionLimit);
         }
+        // The limit comes before the rate, so that a session that finds no place costs no token.
         let (counters, eni) = (&mut self.counters[context.counters_index()], context.eni);
         match eni.new_sessions_per_s {
             Some(per_s) if !counters.bucket.take(per_s, now) => Err(DropReason::SessionRate),
@@ -340,12 +361,14 @@ impl Shard {
         let holds = |epoch: EniEpoch| {
             let own = places.of(epoch, counters).and_then(|place| Some((place, counters.get(place)?.sessions)));
             let eni = own.and_then(|(place, held)| Some((snapshot.eni(EniIndex(place as u32))?, held)));
+            // An index may have passed to another ENI; the epoch tells whose sessions these are.
             match eni.filter(|(eni, _)| eni.epoch == epoch) {
                 Some((eni, held)) => (held, held > eni.sessions_guaranteed && (held >= asks_with || epoch == asking)),
                 None => (u32::MAX, true), // It is gone.
             }
         };
         let eviction_score = |connection: &Connection| {
+            // Where both ends are here, the one whose session left its guest opened the connection.
             let opener = connection.sessions().max_by_key(|(_, session)| session.opened() == Direction::Egress);
             let (held, is_opener_over) = opener.map_or((0, false), |(_, session)| holds(session.epoch()));
             let candidate = EvictionCandidate {
@@ -364,6 +387,7 @@ impl Shard {
         let is_expired = connection.is_expired(snapshot.settings(), now);
         for (_, session) in connection.sessions() {
             self.end_session(slot, session.epoch());
+            // An expired session ends in any case, so it is no victim.
             if let Some(place) = self.place_of(session.epoch()).filter(|_| session.is_live() && !is_expired) {
                 self.counters[place].evicted += 1;
             }
@@ -386,9 +410,11 @@ impl Shard {
         let connection = self.sessions.connection(slot);
         // Two ENIs may disagree about who opened the connection.
         let is_alike = connection.timeouts == context.timeouts() && connection.is_swapped() == its.is_swapped();
+        // `apply` also remembers the decision about a first fragment for this ENI.
         if !is_alike || packet.headers.fragment == Fragment::First {
             return self.apply(context, packet, ((decision, update), lookup), now);
         }
+        // The session it replaces ends first, as it counts toward the limit.
         if let SessionUpdate::Reopen(over, _) = update {
             self.end_session_of(over, context);
         }
@@ -421,6 +447,7 @@ impl Shard {
     pub(crate) fn track_fragment(&mut self, context: &EniContext<'_>, packet: &Packet, now: Tick) -> Option<Verdict> {
         let headers = &packet.headers;
         let follows = context.snapshot.settings().follow_first_fragment;
+        // A fragment that waited has been tracked when it arrived.
         if headers.fragment == Fragment::Whole || !follows || self.is_releasing {
             return None;
         }
@@ -504,6 +531,7 @@ impl NewConnection {
 const fn session_of(context: &EniContext<'_>, Admission { by, opener }: Admission, swapped: bool) -> Session {
     let is_answer = matches!(opener, Opener::Receiver);
     let opened = if is_answer { context.direction.reverse() } else { context.direction };
+    // An answer's source is the responder, so the opener's end is the other one.
     let session = Session::new((context.eni.epoch, context.revision), opened, swapped != is_answer, by.stage);
     if matches!(opener, Opener::Unknown) { session.of_unknown_opener() } else { session }
 }

@@ -116,6 +116,7 @@ impl Shard {
             self.counters.resize(place + 1, EniCounters::new(EniEpoch::default()));
             self.recent.resize(place + 1, RecentSessions::default());
         }
+        // Sessions of the previous ENI are still in the table and are removed by the next round of the sweep.
         if self.places.remove(self.counters[place].epoch) {
             self.orphans.records_left = self.sessions.capacity() + SWEEP_RECORDS_PER_TURN;
         }
@@ -126,6 +127,7 @@ impl Shard {
 
     /// Ends the session of `epoch` in the record at `slot`.
     pub(crate) fn end_session(&mut self, slot: SessionSlot, epoch: EniEpoch) {
+        // Looked up before it ends; afterwards the record may be free.
         let was_live =
             self.sessions.connection(slot).sessions.iter().any(|session| session.epoch() == epoch && session.is_live());
         self.sessions.end(slot, epoch);

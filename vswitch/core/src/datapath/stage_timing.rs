@@ -50,6 +50,7 @@ impl Stopwatch {
         self.bursts = self.bursts.wrapping_add(1);
         if self.bursts.is_multiple_of(BURSTS_PER_SAMPLE) {
             self.last_ns = self.clock.map(|clock| clock());
+            // Work on a copy, so that a burst without packets leaves no trace in the times.
             self.timing = self.times;
         }
     }
@@ -65,6 +66,7 @@ impl Stopwatch {
                 Phase::Evaluate => &mut self.timing.judge_ns,
                 Phase::Send => &mut self.timing.send_ns,
             };
+            // A clock that steps back must not add centuries.
             *phase_ns += now_ns.saturating_sub(last_ns);
             self.last_ns = Some(now_ns);
         }
@@ -77,6 +79,7 @@ impl Stopwatch {
             return;
         }
         if packets == 0 {
+            // The sample is spent on the next burst instead: idle turns say nothing about packets.
             self.bursts = self.bursts.wrapping_sub(1);
             return;
         }

@@ -15,6 +15,7 @@ pub(crate) fn equal_to_wide(numbers: &[u128; 4], wanted: u128) -> u32 {
 /// How many of sixteen ascending numbers are at most `bound`.
 #[inline(always)]
 pub(crate) fn count_up_to(numbers: &[u32; 16], bound: u32) -> usize {
+    // The added bit stands for "none is above", in place of a branch.
     (arch::above(numbers, bound) | 1 << 16).trailing_zeros() as usize
 }
 

@@ -38,12 +38,14 @@ impl Shard {
             Direction::Egress => settled_before_decision(&context, &headers),
             Direction::Ingress => {
                 let owned = may_send_from(&context, headers.tuple.addresses.reverse());
+                // As ingress does with packets: explain must not promise what the check would drop.
                 (context.eni.source_dest_check && !owned).then_some(Verdict::Drop(DropReason::DestinationNotOwned))
             }
         };
         if let Some(verdict) = settled {
             return Ok((None, verdict));
         }
+        // A described packet has no frame, and as the first of a connection it quotes nothing.
         let lookup = context.lookup(&self.sessions, &headers, &[]);
         let (decision, _) = context.evaluate(&self.sessions, &headers, (&lookup, Marker::None), now.tick());
         let verdict = match (decision.accepts(), direction) {
@@ -139,6 +141,7 @@ fn headers_of(packet: &PacketDescription) -> Result<Headers, Refusal> {
         let message = "source and destination are of two address families";
         return Err(Refusal::new("invalid", "packet/destination", message));
     };
+    // ICMP keys have the identifier and the request's type in place of ports.
     let (icmp_type, destination_port) = match (addresses, packet.protocol) {
         (Addresses::V4 { .. }, protocol::ICMP) => (8, 8),
         (Addresses::V6 { .. }, protocol::ICMPV6) => (128, 128),

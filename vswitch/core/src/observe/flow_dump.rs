@@ -38,6 +38,7 @@ impl Shard {
         let mut page = FlowPage::default();
         let mut last = place;
         for listed in self.sessions.scan(place, LISTED_PLACES_PER_TURN) {
+            // A page ends between places only: the cursor is a place, and a split one would be listed twice or lost.
             if page.flows.len() >= limit && listed.place != last {
                 page.next = Some(listed.place as u64);
                 return page;
@@ -61,6 +62,7 @@ impl Shard {
     ) -> (u64, Option<u64>) {
         let (place, end) = (place as usize, (place as usize).saturating_add(LISTED_PLACES_PER_TURN));
         let all = self.sessions.scan(place, LISTED_PLACES_PER_TURN);
+        // Collected first, since ending a session changes the chains that are walked.
         let wanted: Vec<_> = all
             .filter(|listed| self.wanted((snapshot, now.tick()), selection, listed).is_some())
             .map(|listed| (listed.slot, listed.connection.sessions[listed.index].epoch()))
@@ -81,6 +83,7 @@ impl Shard {
         let Listed { tuple, connection, .. } = listed;
         let side = connection.sessions[listed.index];
         let context = EniContext::new(snapshot, EniIndex(self.place_of(side.epoch())? as u32), side.opened())?;
+        // An index may have passed to another ENI since the session was opened.
         if context.eni.epoch != side.epoch() || connection.is_expired(snapshot.settings(), now) {
             return None;
         }
@@ -125,6 +128,7 @@ fn describe(context: &EniContext<'_>, (listed, origin): (&Listed<'_>, &Origin), 
         source: tuple.addresses.source(),
         destination: tuple.addresses.destination(),
         source_port: tuple.source_port,
+        // The key has the ICMP type there, which is no port.
         destination_port: if connection.state == ConnectionState::Icmp { 0 } else { tuple.destination_port },
         state: state_name(connection.state, side).into(),
         stage: side.stage().name().into(),

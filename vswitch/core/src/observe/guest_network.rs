@@ -39,6 +39,7 @@ impl Snapshot {
         let eni = self.eni(index)?;
         let (network, _) = self.network(eni)?;
         let vswitch = network.vswitches.get(eni.vswitch as usize)?;
+        // Both are needed: an address without its subnet's prefix length would be no network.
         let ipv4 = eni.ipv4.map(Ipv4Addr::from_bits).zip(vswitch.ipv4);
         Some(GuestNetwork {
             mac: eni.mac,

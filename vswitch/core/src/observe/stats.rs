@@ -11,6 +11,7 @@ impl Shard {
     pub fn connection_count(&self, snapshot: &Snapshot) -> usize {
         let (mut sessions, mut has_orphans) = (0, self.orphans.records_left > 0);
         for (epoch, place) in self.places.iter() {
+            // Counters of an ENI that is gone may remain until the next round of the sweep.
             match snapshot.eni(EniIndex(place as u32)).filter(|eni| eni.epoch == epoch) {
                 Some(_) => sessions += self.counters_of(place, epoch).map_or(0, |counters| counters.sessions as usize),
                 None => has_orphans = true,
@@ -42,6 +43,7 @@ impl Shard {
     /// The counters of an ENI; `None` if the snapshot does not have it.
     pub fn stats(&self, snapshot: &Snapshot, eni: EniIndex) -> Option<EniStats> {
         let entry = snapshot.eni(eni)?;
+        // An ENI that has sent nothing yet has no counters, but a report.
         let empty = crate::datapath::counters::EniCounters::new(entry.epoch);
         let counters = self.counters_of(eni.0 as usize, entry.epoch).unwrap_or(&empty);
         Some(EniStats {

@@ -39,10 +39,13 @@ impl FragmentCoverage {
     /// # Errors
     /// Why the fragment must not pass. If it overlaps others, no later one may pass either.
     pub(crate) fn add(&mut self, part: Part) -> Result<(), DropReason> {
+        // Which bytes of an overlap a receiver keeps is its own choice, so nothing more of the packet passes (RFC
+        // 5722).
         if self.is_broken || self.overlaps(part) {
             self.is_broken = true;
             return Err(DropReason::FragmentOverlap);
         }
+        // Networks duplicate packets, so a repetition does not spoil the packet as an overlap does.
         if self.runs().iter().any(|run| run.0 <= part.start && part.end <= run.1) {
             return Err(DropReason::FragmentDuplicate);
         }
@@ -96,6 +99,7 @@ impl FragmentCoverage {
             }
             (true, false) => self.runs[at - 1].1 = part.end,
             (false, true) => self.runs[at].0 = part.start,
+            // A bounded number of gaps: whoever sends more of them would make the search ever longer.
             (false, false) if count == FRAGMENT_RUNS_MAX => return Err(DropReason::FragmentsFull),
             (false, false) => {
                 self.runs.copy_within(at..count, at + 1);

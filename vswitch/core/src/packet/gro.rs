@@ -51,6 +51,7 @@ impl<'a> GroSegment<'a> {
         let transport = NETWORK + header_bytes;
         let data = transport + usize::from(*frame.get(transport + 12)? >> 4) * 4;
         let has_data = data >= transport + TCP_HEADER_BYTES && data < frame.len();
+        // Padding behind the packet would be taken for data once another segment follows it.
         (has_data && packet_bytes == network.len()).then_some(Self { frame, is_v4, transport, data })
     }
 
@@ -139,9 +140,11 @@ fn may_follow(head: &Packet, first: &GroSegment<'_>, next: &Packet, segment: &Gr
     } else {
         is_like(NETWORK..NETWORK + 4) && is_like(NETWORK + 6..NETWORK + 8)
     };
+    // A long frame is not appended: its own segments would have to have the head's length.
     next.offload.segmentation == Segmentation::None
         && is_like(0..NETWORK)
         && is_same_network
+        // A shorter segment ends a frame: segments behind it would be cut at other offsets.
         && first.data_bytes().is_multiple_of(done)
         && segment.data_bytes() <= done
         && segment.sequence() == first.sequence().wrapping_add(first.data_bytes() as u32)
@@ -149,8 +152,10 @@ fn may_follow(head: &Packet, first: &GroSegment<'_>, next: &Packet, segment: &Gr
         && is_like(first.transport + 8..first.transport + 13)
         && is_like(first.transport + 14..first.transport + 16)
         && is_like(first.transport + 18..first.data)
+        // PSH or FIN ends a frame, and nothing is appended behind it, as in Linux.
         && first.flags() == tcp_flags::ACK
         && segment.flags() & !LAST == tcp_flags::ACK
+        // The head was verified when the first segment was appended.
         && (number > 1 || first.is_sound(&head.offload))
         && segment.is_sound(&next.offload)
 }
@@ -170,6 +175,7 @@ pub fn append(head: &mut Packet, next: &Packet) {
     head.buffer.set_length(end);
     let frame = head.buffer.frame_mut();
     frame[length..].copy_from_slice(&segment.frame[data..]);
+    // The flags of the last segment are those of the frame; segmenting gives them back to the last one.
     frame[transport + 13] |= segment.flags() & LAST;
     if is_v4 {
         frame[NETWORK + 2..NETWORK + 4].copy_from_slice(&((end - NETWORK) as u16).to_be_bytes());
@@ -179,6 +185,7 @@ pub fn append(head: &mut Packet, next: &Packet) {
     } else {
         frame[NETWORK + 4..NETWORK + 6].copy_from_slice(&((end - transport) as u16).to_be_bytes());
     }
+    // The field holds the sum of the pseudo-header alone, as for any checksum that is left to an offload.
     let sum = GroSegment { frame, is_v4, transport, data }.pseudo_header_sum();
     let place = transport + TCP_CHECKSUM;
     frame[place..place + 2].copy_from_slice(&(!checksum::finish(sum)).to_be_bytes());

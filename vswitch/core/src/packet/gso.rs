@@ -60,6 +60,7 @@ impl Segments {
             Addresses::V4 { .. } => {
                 let header = &mut frame[NETWORK..transport_at];
                 header[2..4].copy_from_slice(&packet_bytes.to_be_bytes());
+                // Consecutive identifications, as Linux gives them: merging the packets again requires these.
                 let identification = u16::from_be_bytes([header[4], header[5]]).wrapping_add(self.number);
                 header[4..6].copy_from_slice(&identification.to_be_bytes());
                 header[10..12].fill(0);
@@ -82,9 +83,11 @@ impl Segments {
             let sequence = &mut transport[TCP_SEQUENCE..TCP_SEQUENCE + 4];
             let first = u32::from_be_bytes([sequence[0], sequence[1], sequence[2], sequence[3]]);
             sequence.copy_from_slice(&first.wrapping_add(self.payload_done as u32).to_be_bytes());
+            // The end of the data is marked in the last segment only.
             if !is_last {
                 transport[TCP_FLAGS] &= !(tcp_flags::FIN | PUSH);
             }
+            // CWR reports one reduction of the window, not one per segment (RFC 3168 §6.1.2).
             if offload.marks_congestion_once && self.number > 0 {
                 transport[TCP_FLAGS] &= !CONGESTION_WINDOW_REDUCED;
             }
@@ -95,6 +98,7 @@ impl Segments {
         };
         transport[checksum_at..checksum_at + 2].fill(0);
         let pseudo = checksum::of_addresses(tuple.addresses) + u64::from(tuple.protocol) + u64::from(length);
+        // Zero means "no checksum" in UDP; in TCP both forms of zero are valid.
         let sum = checksum::never_zero(checksum::finish(checksum::add(pseudo, transport)));
         transport[checksum_at..checksum_at + 2].copy_from_slice(&sum.to_be_bytes());
     }

@@ -34,6 +34,7 @@ impl IpFragments {
     pub fn of(packet: &Packet, frame_bytes_max: usize) -> Option<Self> {
         let frame = packet.buffer.frame();
         let fixed: &[u8; FIXED_BYTES] = frame.get(NETWORK..)?.first_chunk()?;
+        // What stands for several packets is segmented, never fragmented.
         if frame[12..NETWORK] != [8, 0] || packet.offload.segmentation != Segmentation::None {
             return None;
         }
@@ -71,6 +72,7 @@ impl IpFragments {
         target_header.copy_from_slice(header.as_slice());
         target_payload.copy_from_slice(&frame[payload_at..payload_at + payload_bytes]);
         let is_last = self.payload_done + payload_bytes == self.end - NETWORK - self.header_bytes;
+        // The last part of a fragment keeps its flag, since more fragments of the packet may follow.
         let more = if is_last { self.flags_and_offset & MORE_FRAGMENTS } else { MORE_FRAGMENTS };
         let offset = (self.flags_and_offset & OFFSET) + (self.payload_done / UNIT) as u16;
         target_header[0] = 0x40 | (header.len() / 4) as u8;
@@ -90,6 +92,7 @@ impl IpFragments {
 
     fn next_payload(&self, packet: &Packet) -> usize {
         let room = self.frame_bytes_max - NETWORK - self.next_header(packet).len();
+        // Only the last fragment may have a length that is no multiple of eight (RFC 791).
         if self.left() <= room { self.left() } else { room / UNIT * UNIT }
     }
 
@@ -110,11 +113,13 @@ impl IpFragments {
             // No operation is one byte long.
             let length = if *kind == 1 { 1 } else { rest.first().map_or(0, |length| usize::from(*length)) };
             let Some((option, others)) = options.split_at_checked(length).filter(|_| length > 0) else { break };
+            // RFC 791 §3.1: options with this bit are copied to every fragment, all others only to the first.
             if kind & COPIED != 0 {
                 header.push(option);
             }
             options = others;
         }
+        // A header consists of words of four bytes; zeros end the options.
         header.length = header.length.next_multiple_of(4);
         header
     }

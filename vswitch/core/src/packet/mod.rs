@@ -37,6 +37,7 @@ const VLAN_TAG_BYTES: usize = 4;
 impl FrameBuffer {
     /// An empty buffer with room for `capacity_bytes`.
     pub fn with_capacity(capacity_bytes: usize) -> Self {
+        // Room to move the beginning of the frame to a boundary.
         let bytes = vec![0; HEADROOM_BYTES + capacity_bytes + CACHE_LINE_BYTES - 1].into_boxed_slice();
         // If an allocation cannot be aligned, the buffer still works, only slower.
         let skipped = bytes[HEADROOM_BYTES..].as_ptr().align_offset(CACHE_LINE_BYTES);
@@ -46,6 +47,7 @@ impl FrameBuffer {
 
     /// How many bytes a frame in this buffer may have.
     pub fn capacity(&self) -> usize {
+        // Without the part reserved for alignment, so that all buffers of a size have the same capacity.
         self.bytes.len() + 1 - CACHE_LINE_BYTES - HEADROOM_BYTES
     }
 
@@ -62,6 +64,7 @@ impl FrameBuffer {
 
     /// Declares the first `length_bytes` to be the frame; limited to the capacity.
     pub fn set_length(&mut self, length_bytes: usize) {
+        // Bounded here, so that a wrong length from outside cannot lead to a read behind the buffer.
         self.length = length_bytes.min(self.capacity()) as u32;
     }
 
@@ -106,6 +109,7 @@ impl FrameBuffer {
     /// Prefetches the headers of the frame.
     #[inline]
     pub(crate) fn prefetch(&self) {
+        // The address is computed, not read: prefetching must not wait for memory.
         crate::hw::prefetch::prefetch_at(self.bytes.as_ptr().wrapping_add(self.start as usize));
     }
 }
@@ -149,6 +153,7 @@ impl Packet {
             buffer,
             marker: Marker::None,
             offload: Offload::NONE,
+            // A packet that nothing decides about is dropped.
             verdict: Verdict::Drop(DropReason::EniGone),
             decision: None,
             receiver: EniIndex(u32::MAX),
@@ -168,6 +173,7 @@ impl Packet {
     /// The reason under which the frame is to be dropped.
     #[inline]
     pub fn parse(&mut self) -> Result<(), DropReason> {
+        // Without a claim there is nothing to verify, as for nearly all small frames.
         if self.offload.is_none() {
             self.offload = Offload::NONE;
             return match headers::parse::read(self.buffer.frame(), &mut self.headers) {
@@ -180,6 +186,7 @@ impl Packet {
         match headers::parse::read(self.buffer.frame(), &mut self.headers) {
             Err(DropReason::VlanTagged) => {
                 self.parse_without_priority()?;
+                // The guest counted its offsets with the tag, which is gone now.
                 claimed.move_forward(VLAN_TAG_BYTES as u16);
             }
             read => read?,
@@ -226,6 +233,7 @@ impl Packet {
     }
 
     /// Completes the checksum that the sender left undone. Only for a packet that is not to be segmented.
+    // Behind the end of the packet there may be padding, which the sum does not cover.
     pub fn complete_checksum(&mut self) {
         let end = self.headers.end as usize;
         if let Some(partial) = self.offload.checksum.take()

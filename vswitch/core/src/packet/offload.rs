@@ -117,6 +117,7 @@ impl Offloads {
             Segmentation::Udp | Segmentation::Unknown => Self::UDP,
         };
         if !self.contains(cut)
+            // A port that segments also completes checksums; without the latter, its segments would be wrong.
             || (!matches!(offload.segmentation, Segmentation::None) && !self.contains(Self::CHECKSUM))
         {
             Preparation::Segment
@@ -159,6 +160,7 @@ impl Offload {
         let length = (headers.end as usize).saturating_sub(start) as u64;
         let sum = checksum::of_addresses(headers.tuple.addresses) + u64::from(headers.tuple.protocol) + length;
         let field = frame.get(start + checksum_offset..).and_then(|rest| rest.first_chunk());
+        // The complement of the pseudo-header's sum is a finished checksum; what is undone is the sum itself.
         if field.is_none_or(|field| u16::from_be_bytes(*field) != !checksum::finish(sum)) {
             return Self::NONE;
         }
@@ -179,6 +181,7 @@ impl Offload {
         }
         let header_bytes = usize::from(self.header_bytes);
         let payload_bytes = frame_bytes.saturating_sub(header_bytes);
+        // A frame without data still is one packet.
         let packets = payload_bytes.div_ceil(usize::from(self.segment_bytes)).max(1);
         Wire { packets: packets as u32, bytes: (payload_bytes + packets * header_bytes) as u64 }
     }
@@ -239,17 +242,20 @@ pub(crate) fn settle(claimed: Offload, headers: &Headers, frame: &mut [u8]) -> R
     }
     let transport_offset = headers.transport_offset as usize;
     let is_icmp = headers.icmp_kind().is_some();
+    // The checksum of ICMP is at offset two (RFC 792), and its field may lie inside the header.
     let is_of_icmp = is_icmp && start == transport_offset && place == start + 2;
     let headers_end = match &transport {
         Some(transport) => transport_offset + transport.header_bytes,
         None if is_icmp => transport_offset + ICMP_HEADER_BYTES,
         None => transport_offset,
     };
+    // A field inside the headers would let a guest change what has been evaluated.
     let is_behind_headers = start >= transport_offset && place >= headers_end;
     let packet = frame.get_mut(..headers.end as usize).ok_or(MALFORMED)?;
     if claimed.segmentation != Segmentation::None || !(is_of_icmp || is_behind_headers) || place + 2 > packet.len() {
         return Err(MALFORMED);
     }
+    // Completed on the spot, so that the bytes that are delivered are those that were evaluated.
     checksum::complete(&mut packet[start..], place - start);
     Ok(Offload::NONE)
 }
@@ -272,6 +278,7 @@ fn settle_segmentation(claimed: &Offload, transport: &Transport, headers: &Heade
     if claimed.segment_bytes == 0 || headers.end as usize != frame.len() {
         return None;
     }
+    // A datagram that claims another length would be evaluated as one and delivered as another.
     if claimed.segmentation == Segmentation::Udp {
         let length: [u8; 2] = *frame.get(transport.start + 4..)?.first_chunk()?;
         if usize::from(u16::from_be_bytes(length)) != frame.len() - transport.start {
@@ -286,6 +293,7 @@ fn settle_segmentation(claimed: &Offload, transport: &Transport, headers: &Heade
         ..summed
     };
     match settled.wire(frame.len()).packets as usize {
+        // One segment: the frame needs its checksum, and no port has to cut it.
         0 | 1 => Some(summed),
         // Every segment would repeat these flags.
         _ if headers.tcp_flags & (tcp_flags::SYN | tcp_flags::RST) != 0 => None,

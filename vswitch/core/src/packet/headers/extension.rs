@@ -34,6 +34,7 @@ pub(super) fn authentication_header(packet: &[u8], headers: &mut Headers) -> Res
     }
     let offset = headers.transport_offset as usize;
     let [next, length, ..] = *packet.get(offset..).unwrap_or_default() else { return Err(DropReason::Ipv4Malformed) };
+    // Lengths are in words of four bytes, minus two (RFC 4302 §2.2).
     let behind = offset + (usize::from(length) + 2) * 4;
     // Nobody sends one inside another, and the second would hide what follows.
     if next == AUTHENTICATION || behind > packet.len() {
@@ -53,6 +54,7 @@ pub(super) fn extension_headers(packet: &[u8], headers: &mut Headers, trust: Tru
     let mut next = headers.tuple.protocol;
     let mut offset = headers.transport_offset as usize;
     let (first, mut has_fragment_header) = (offset, false);
+    // Without a bound, a packet full of tiny headers would cost as much as many packets.
     for _ in 0..=IPV6_EXTENSION_HEADERS_MAX {
         // Destination options, mobility, HIP and shim6 have the form of hop-by-hop options (RFC 6564).
         if !matches!(next, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | 60 | 135 | 139 | 140) {
@@ -69,6 +71,7 @@ pub(super) fn extension_headers(packet: &[u8], headers: &mut Headers, trust: Tru
         };
         // RFC 8200 §4.1: hop-by-hop options come first or not at all. RFC 5095: routing type 0 must not be followed.
         let is_misplaced = next == HOP_BY_HOP && offset != first;
+        // With no segments left there is nothing to follow, and such a header is harmless (RFC 8200 §4.4).
         let is_source_route = next == ROUTING && header[2] == 0 && header[3] != 0;
         // A packet is fragmented once (RFC 8200 §4.5): a second fragment header would overwrite what the first one
         // says.
@@ -89,6 +92,7 @@ pub(super) fn extension_headers(packet: &[u8], headers: &mut Headers, trust: Tru
         }
         next = header[0];
         offset += length_bytes;
+        // Checked at each step, so that no header is read from behind the packet.
         if offset > packet.len() {
             return Err(DropReason::Ipv6Malformed);
         }

@@ -66,6 +66,7 @@ pub(crate) fn read_v4(frame: &[u8]) -> Option<Plain<u32>> {
     let packet_bytes = u16::from_be_bytes([header[2], header[3]]) as usize;
     let is_fragment = u16::from_be_bytes([header[6], header[7]]) & FRAGMENT_BITS != 0;
     let end = ETHERNET_HEADER_BYTES + packet_bytes;
+    // Header length five and version four in one comparison: any option leads to the full parser.
     if header[0] != 0x45 || is_fragment || end > frame.len() {
         return None;
     }
@@ -118,6 +119,7 @@ pub(crate) fn transport_of(frame: &[u8]) -> Option<&[u8]> {
 /// Parses a plain frame into `headers`. `None` if the frame is not plain; then `headers` mean nothing.
 #[inline]
 pub(crate) fn read(frame: &[u8], headers: &mut Headers) -> Option<()> {
+    // Longer frames are left to the full parser, which names the reason.
     if frame.len() > FRAME_BYTES_MAX {
         return None;
     }
@@ -125,6 +127,7 @@ pub(crate) fn read(frame: &[u8], headers: &mut Headers) -> Option<()> {
         Family::V4 => {
             let plain = read_v4(frame)?;
             let [source, destination] = plain.addresses;
+            // The metadata service is exempt from rules, which a plain packet is not.
             if destination == METADATA_SERVICE {
                 return None;
             }
@@ -181,6 +184,7 @@ fn transport<'a>(
             let header_bytes = (header[12] >> 4) as usize * 4;
             let sequence = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
             let acknowledgment = u32::from_be_bytes([header[8], header[9], header[10], header[11]]);
+            // The header has to fit into the packet, not only into the frame: padding may follow.
             let is_sound = TCP_BYTES <= header_bytes && before + header_bytes <= total;
             is_sound.then_some(Segment { sequence, acknowledgment, flags: header[13] })
         }
@@ -188,6 +192,7 @@ fn transport<'a>(
             let length_bytes = u16::from_be_bytes([ports[4], ports[5]]) as usize;
             let is_sound = UDP_BYTES <= length_bytes && before + length_bytes <= total;
             let [source, destination] = [[ports[0], ports[1]], [ports[2], ports[3]]].map(u16::from_be_bytes);
+            // DHCP is exempt from rules and answered by the switch, which a plain packet is not.
             (is_sound && !is_dhcp(source) && !is_dhcp(destination)).then_some(Segment::default())
         }
         _ => None,

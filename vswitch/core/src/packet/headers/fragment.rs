@@ -22,6 +22,7 @@ pub(super) struct PartOfPacket {
 impl PartOfPacket {
     /// The fragment in the form that is stored once its fields are known to fit.
     pub(super) const fn kept(self) -> Part {
+        // An atomic fragment (RFC 6946) is a whole packet.
         if self.start == 0 && !self.more {
             return Part::NONE;
         }
@@ -34,6 +35,7 @@ impl PartOfPacket {
         if start == 0 && !more {
             return Ok(Fragment::Whole);
         }
+        // The classic overflow of a reassembly buffer: offset and length together exceed what a packet can have.
         if end > u16::MAX.into() {
             return Err(DropReason::FragmentOversized);
         }
@@ -43,6 +45,7 @@ impl PartOfPacket {
         }
         // RFC 791: every fragment but the last is a multiple of 8 bytes, and none is empty.
         let is_odd = more && !(end - start).is_multiple_of(8);
+        // A quote may be cut anywhere, so its length says nothing.
         if trust == Trust::Whole && (is_odd || (start > 0 && start == end)) {
             return Err(DropReason::FragmentMalformed);
         }

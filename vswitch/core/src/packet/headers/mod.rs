@@ -311,6 +311,7 @@ impl Headers {
             && matches!(self.tuple.addresses, Addresses::V6 { .. })
             && self.fragment == Fragment::Whole
             && matches!(self.icmp_type, 133..=137)
+            // Hop limit 255 proves that no router forwarded it (RFC 4861 §6.1), so it comes from this link.
             && self.hop_limit == 255
     }
 
@@ -324,6 +325,7 @@ impl Headers {
     pub(crate) fn is_of_router(&self) -> bool {
         self.tuple.protocol == protocol::ICMPV6
             && matches!(self.tuple.addresses, Addresses::V6 { .. })
+            // The first fragment suffices to tell; it must not slip through because the rest is elsewhere.
             && self.fragment != Fragment::Later
             && matches!(self.icmp_type, 134 | 137)
     }

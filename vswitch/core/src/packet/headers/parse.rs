@@ -17,6 +17,7 @@ const ARP_BYTES: usize = 28;
 /// # Errors
 /// The reason under which the frame is to be dropped.
 pub fn parse(frame: &[u8]) -> Result<Headers, DropReason> {
+    // The type is read first: a frame without one is no Ethernet frame.
     let ether_type = read_u16(frame, 12).ok_or(DropReason::FrameTruncated)?;
     if frame.len() > FRAME_BYTES_MAX {
         return Err(DropReason::FrameTooLong);
@@ -26,6 +27,7 @@ pub fn parse(frame: &[u8]) -> Result<Headers, DropReason> {
         ETHER_TYPE_IPV4 => ipv4(packet, Trust::Whole)?,
         ETHER_TYPE_IPV6 => ipv6(packet, Trust::Whole)?,
         ETHER_TYPE_ARP => arp(packet)?,
+        // The fast parser knows no tags, so a tagged frame always comes here.
         tag if ETHER_TYPES_VLAN.contains(&tag) => return Err(DropReason::VlanTagged),
         _ => return Err(DropReason::EtherTypeUnknown),
     };
@@ -50,6 +52,7 @@ pub(crate) fn read(frame: &[u8], headers: &mut Headers) -> Result<(), DropReason
 /// a later fragment. `None` if too little is quoted.
 pub fn quoted(frame: &[u8], headers: &Headers) -> Option<Headers> {
     let start = headers.transport_offset as usize + ICMP_HEADER_BYTES;
+    // Up to the end of the packet only: padding is not part of the quote.
     let quote = frame.get(start..headers.end as usize)?;
     let inner = match headers.tuple.addresses {
         Addresses::V4 { .. } => ipv4(quote, Trust::Quote),
@@ -76,6 +79,7 @@ fn ipv4(packet: &[u8], trust: Trust) -> Result<Headers, DropReason> {
         return Err(DropReason::Ipv4Malformed);
     }
     let end = match trust {
+        // A quote may be shorter than the packet that it quotes; a frame may not.
         Trust::Whole if total_bytes > packet.len() => return Err(DropReason::Ipv4Malformed),
         Trust::Whole => total_bytes,
         Trust::Quote => total_bytes.min(packet.len()),
@@ -86,6 +90,7 @@ fn ipv4(packet: &[u8], trust: Trust) -> Result<Headers, DropReason> {
     let flags_and_offset = u16::from_be_bytes([fixed[6], fixed[7]]);
     let offset_bytes = (flags_and_offset & 0x1fff) as usize * 8;
     let more = flags_and_offset & 0x2000 != 0;
+    // The length is that of the fragment's payload, whatever is cut off in a quote.
     let part = PartOfPacket { start: offset_bytes, end: offset_bytes + total_bytes - header_bytes, more };
     let mut headers = Headers {
         network: Network::Ip,
@@ -107,6 +112,7 @@ fn ipv4(packet: &[u8], trust: Trust) -> Result<Headers, DropReason> {
         end: end as u32,
         ..Headers::default()
     };
+    // Padding behind the packet is cut off, so that no header is read from it.
     authentication_header(&packet[..end], &mut headers)?;
     transport(&packet[headers.transport_offset as usize..end], &mut headers, trust)?;
     Ok(headers)
@@ -149,6 +155,7 @@ fn transport(bytes: &[u8], headers: &mut Headers, trust: Trust) -> Result<(), Dr
         (_, protocol::UDP) => (false, 8),
         (Addresses::V4 { .. }, protocol::ICMP) => (true, ICMP_HEADER_BYTES),
         (Addresses::V6 { .. }, protocol::ICMPV6) => (true, ICMP_HEADER_BYTES),
+        // Other protocols have no ports, and nothing of their headers is looked at.
         _ => return Ok(()),
     };
     // A quote holds at least 8 bytes of the header; a first fragment must hold all of it (RFC 7112).
@@ -164,6 +171,7 @@ fn transport(bytes: &[u8], headers: &mut Headers, trust: Trust) -> Result<(), Dr
     }
     headers.tuple.source_port = u16::from_be_bytes([start[0], start[1]]);
     headers.tuple.destination_port = u16::from_be_bytes([start[2], start[3]]);
+    // Eight bytes of a quote hold the ports and no flags.
     if trust == Trust::Quote {
         return Ok(());
     }
@@ -175,6 +183,7 @@ fn transport(bytes: &[u8], headers: &mut Headers, trust: Trust) -> Result<(), Dr
         if header_bytes < header_bytes_min || header_bytes > bytes.len() {
             return Err(truncated);
         }
+    // The length of a fragmented datagram is that of all fragments together.
     } else if headers.fragment == Fragment::Whole {
         let length_bytes = u16::from_be_bytes([start[4], start[5]]) as usize;
         if length_bytes < header_bytes_min || length_bytes > bytes.len() {
@@ -205,6 +214,7 @@ fn read_icmp(start: &[u8], headers: &mut Headers) {
 const fn request_type(reply_type: u8) -> u8 {
     match reply_type {
         0 => 8,
+        // The ICMP types of replies follow those of their requests, except for echo.
         other => other - 1,
     }
 }
