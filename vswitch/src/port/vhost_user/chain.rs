@@ -11,6 +11,8 @@ use std::fmt;
 pub(super) const RING_SIZE_MAX: u32 = 32_768;
 /// Descriptors of one chain: the longest frame in pages, with room.
 pub(super) const CHAIN_DESCRIPTORS_MAX: usize = 1024;
+/// Chains that are read before any of them is used: of the longest frame in mergeable buffers, or a burst.
+pub(super) const CHAINS_MAX: usize = 128;
 /// Bytes of a descriptor in either format.
 pub(super) const DESCRIPTOR_BYTES: usize = 16;
 
@@ -104,52 +106,66 @@ pub(super) struct Chain {
     pub(super) bytes: u32,
 }
 
-/// Pieces of chains of one direction, as they are read.
+/// Chains of one direction, as they are read.
 #[derive(Debug)]
-pub(super) struct Pieces {
-    pub(super) list: Vec<BufferPiece>,
-    direction: QueueDirection,
+pub(super) struct Chains {
+    list: Vec<Chain>,
+    pieces: Vec<BufferPiece>,
+    /// What the flags of every descriptor say of its direction.
+    write_flag: u16,
+    /// The chain that is being read: its first piece, and bytes so far.
     first: usize,
     bytes: u64,
 }
 
-impl Pieces {
+impl Chains {
     pub(super) fn new(direction: QueueDirection) -> Self {
-        Self { list: Vec::with_capacity(64), direction, first: 0, bytes: 0 }
+        let write_flag = if direction == QueueDirection::ToGuest { FLAG_WRITE } else { 0 };
+        let (list, pieces) = (Vec::with_capacity(CHAINS_MAX), Vec::with_capacity(CHAINS_MAX));
+        Self { list, pieces, write_flag, first: 0, bytes: 0 }
     }
 
+    /// The chains.
+    #[inline]
+    pub(super) fn list(&self) -> &[Chain] {
+        &self.list
+    }
+
+    /// The pieces of one of them.
+    #[inline]
+    pub(super) fn pieces(&self, chain: &Chain) -> &[BufferPiece] {
+        &self.pieces[chain.pieces.0 as usize..chain.pieces.1 as usize]
+    }
+
+    #[inline]
     pub(super) fn clear(&mut self) {
         self.list.clear();
-        self.begin();
+        self.pieces.clear();
+        (self.first, self.bytes) = (0, 0);
     }
 
-    /// What follows is another chain.
-    #[inline]
-    pub(super) fn begin(&mut self) {
-        (self.first, self.bytes) = (self.list.len(), 0);
-    }
-
-    /// Adds a descriptor of the chain; one without bytes adds nothing.
-    #[inline]
+    /// Adds a descriptor to the chain that is being read; one without bytes adds nothing.
+    #[inline(always)]
     pub(super) fn push(&mut self, descriptor: Descriptor, flags: u16) -> Result<(), RingFault> {
-        if (flags & FLAG_WRITE != 0) != (self.direction == QueueDirection::ToGuest) {
+        if flags & FLAG_WRITE != self.write_flag {
             return Err(RingFault::WrongDirection);
         }
         self.bytes += u64::from(descriptor.bytes);
-        if self.list.len() - self.first >= CHAIN_DESCRIPTORS_MAX || self.bytes > u64::from(u32::MAX) {
+        if self.pieces.len() - self.first >= CHAIN_DESCRIPTORS_MAX || self.bytes > u64::from(u32::MAX) {
             return Err(RingFault::ChainTooLong);
         }
         if descriptor.bytes > 0 {
-            self.list.push(BufferPiece { address: descriptor.address, bytes: descriptor.bytes });
+            self.pieces.push(BufferPiece { address: descriptor.address, bytes: descriptor.bytes });
         }
         Ok(())
     }
 
-    /// The chain whose last descriptor was added.
-    #[inline]
-    pub(super) fn chain(&self, identifier: u16, slots: u16, position: u32) -> Chain {
-        let pieces = (self.first as u32, self.list.len() as u32);
-        Chain { identifier, slots, position, pieces, bytes: self.bytes as u32 }
+    /// The chain has been read whole.
+    #[inline(always)]
+    pub(super) fn end(&mut self, identifier: u16, slots: u16, position: u32) {
+        let pieces = (self.first as u32, self.pieces.len() as u32);
+        self.list.push(Chain { identifier, slots, position, pieces, bytes: self.bytes as u32 });
+        (self.first, self.bytes) = (self.pieces.len(), 0);
     }
 }
 
@@ -167,7 +183,7 @@ pub(super) fn read_indirect(
     memory: &GuestMemory,
     table: Descriptor,
     format: TableFormat,
-    pieces: &mut Pieces,
+    chains: &mut Chains,
 ) -> Result<(), RingFault> {
     let TableFormat { flags_word, is_linked } = format;
     let count = table.bytes as usize / DESCRIPTOR_BYTES;
@@ -187,7 +203,7 @@ pub(super) fn read_indirect(
         if flags & FLAG_INDIRECT != 0 {
             return Err(RingFault::IndirectTable);
         }
-        pieces.push(descriptor, flags)?;
+        chains.push(descriptor, flags)?;
         if is_linked && flags & FLAG_NEXT == 0 || !is_linked && at + 1 == count {
             return Ok(());
         }

@@ -5,7 +5,7 @@
 //! died.
 
 use super::chain::{
-    Chain, DESCRIPTOR_BYTES, Descriptor, FLAG_INDIRECT, FLAG_NEXT, FLAG_WRITE, Pieces, RingAddresses, RingFault,
+    Chain, Chains, DESCRIPTOR_BYTES, Descriptor, FLAG_INDIRECT, FLAG_NEXT, FLAG_WRITE, RingAddresses, RingFault,
     TableFormat, mark_part, read_indirect,
 };
 use super::dirty_log::DirtyLog;
@@ -112,29 +112,46 @@ impl PackedRing {
     }
 
     #[inline]
-    pub(super) fn next(&mut self, memory: &GuestMemory, pieces: &mut Pieces) -> Result<Option<Chain>, RingFault> {
+    pub(super) fn next(&mut self, memory: &GuestMemory, chains: &mut Chains) -> Result<bool, RingFault> {
         if !self.is_available() {
-            return Ok(None);
+            return Ok(false);
         }
-        pieces.begin();
         let start = self.next;
-        let mut at = start;
-        for slots in 1..=self.size {
-            let descriptor = Descriptor::read(self.descriptors.descriptor(Self::offset(at.index)));
+        let descriptor = self.descriptor(start);
+        let [mut identifier, flags] = descriptor.words;
+        let mut slots = 1;
+        match flags & (FLAG_NEXT | FLAG_INDIRECT) {
+            // Most frames are one descriptor.
+            0 => chains.push(descriptor, flags)?,
+            FLAG_NEXT => {
+                chains.push(descriptor, flags)?;
+                (identifier, slots) = self.follow(start, chains)?;
+            }
+            FLAG_INDIRECT => read_indirect(memory, descriptor, INDIRECT_FORMAT, chains)?,
+            _ => return Err(RingFault::IndirectTable),
+        }
+        self.next = start.advance(slots, self.size);
+        self.descriptors.prefetch(Self::offset(self.next.index));
+        chains.end(identifier, slots, u32::from(start.bits()));
+        Ok(true)
+    }
+
+    #[inline(always)]
+    fn descriptor(&self, position: RingPosition) -> Descriptor {
+        Descriptor::read(self.descriptors.descriptor(Self::offset(position.index)))
+    }
+
+    /// Reads the descriptors of a chain behind its first: its identifier, which the last has, and how many there are.
+    fn follow(&self, start: RingPosition, chains: &mut Chains) -> Result<(u16, u16), RingFault> {
+        for slots in 1..self.size {
+            let descriptor = self.descriptor(start.advance(slots, self.size));
             let [identifier, flags] = descriptor.words;
             if flags & FLAG_INDIRECT != 0 {
-                if flags & FLAG_NEXT != 0 || slots > 1 {
-                    return Err(RingFault::IndirectTable);
-                }
-                read_indirect(memory, descriptor, INDIRECT_FORMAT, pieces)?;
-            } else {
-                pieces.push(descriptor, flags)?;
+                return Err(RingFault::IndirectTable);
             }
-            at = at.advance(1, self.size);
+            chains.push(descriptor, flags)?;
             if flags & FLAG_NEXT == 0 {
-                self.next = at;
-                self.descriptors.prefetch(Self::offset(at.index));
-                return Ok(Some(pieces.chain(identifier, slots, u32::from(start.bits()))));
+                return Ok((identifier, slots + 1));
             }
         }
         Err(RingFault::ChainTooLong)

@@ -1,6 +1,6 @@
 //! A queue that carries frames: its ring, the memory its buffers are in, and whom to tell.
 
-use super::chain::{BufferPiece, Chain, Pieces, QueueDirection, RingFault};
+use super::chain::{BufferPiece, CHAINS_MAX, Chains, QueueDirection, RingFault};
 use super::dirty_log::DirtyLog;
 use super::features::{Feature, Features};
 use super::guest_memory::GuestMemory;
@@ -17,8 +17,6 @@ use vswitch_core::packet::{FrameBuffer, Packet};
 
 /// Bytes of the longest header in front of a frame.
 const HEADER_BYTES_MAX: usize = 12;
-/// Chains that one frame to the guest may take.
-const CHAINS_PER_FRAME_MAX: usize = 128;
 
 /// What a queue is made from.
 #[derive(Debug)]
@@ -37,8 +35,7 @@ pub(super) struct QueueParts {
 pub(super) struct ActiveQueue {
     parts: QueueParts,
     header_bytes: usize,
-    pieces: Pieces,
-    chains: Vec<Chain>,
+    chains: Chains,
     wants_kicks: bool,
     /// Why it carries nothing any more.
     fault: Option<RingFault>,
@@ -46,10 +43,9 @@ pub(super) struct ActiveQueue {
 
 impl ActiveQueue {
     pub(super) fn new(parts: QueueParts) -> Self {
-        let pieces = Pieces::new(parts.direction);
+        let chains = Chains::new(parts.direction);
         let header_bytes = parts.features.header_bytes();
-        let chains = Vec::with_capacity(CHAINS_PER_FRAME_MAX);
-        let mut queue = Self { parts, header_bytes, pieces, chains, wants_kicks: true, fault: None };
+        let mut queue = Self { parts, header_bytes, chains, wants_kicks: true, fault: None };
         queue.want_kicks(false);
         queue
     }
@@ -144,35 +140,33 @@ impl ActiveQueue {
         burst: &mut Vec<Packet>,
         packets_max: usize,
     ) -> Result<Received, RingFault> {
-        let Self { parts: QueueParts { ring, memory, .. }, header_bytes, pieces, chains, .. } = self;
+        let Self { parts: QueueParts { ring, memory, .. }, header_bytes, chains, .. } = self;
         let packets_max = packets_max.min(BURST_PACKETS);
         if !ring.prefetch(packets_max)? {
             return Ok(Received::Drained);
         }
-        pieces.clear();
         chains.clear();
-        let mut bytes = 0;
-        let mut received = Received::MaybeMore;
-        while chains.len() < packets_max && bytes < BURST_BYTES {
-            let Some(chain) = ring.next(memory, pieces)? else {
+        let (mut bytes, mut received) = (0, Received::MaybeMore);
+        while chains.list().len() < packets_max && bytes < BURST_BYTES {
+            if !ring.next(memory, chains)? {
                 received = Received::Drained;
                 break;
-            };
-            if let Some(first) = pieces.list.get(chain.pieces.0 as usize) {
-                memory.prefetch(first.address);
             }
-            bytes += chain.bytes as usize;
-            chains.push(chain);
+            if let Some(chain) = chains.list().last() {
+                bytes += chain.bytes as usize;
+                if let Some(first) = chains.pieces(chain).first() {
+                    memory.prefetch(first.address);
+                }
+            }
         }
-        for chain in &*chains {
+        for chain in chains.list() {
             let frame_bytes = (chain.bytes as usize).saturating_sub(*header_bytes);
             let Some(mut buffer) = pool.take(if frame_bytes > FRAME_BYTES_MAX { 0 } else { frame_bytes }) else {
                 ring.rewind(chain);
                 received = Received::MaybeMore;
                 break;
             };
-            let list = &pieces.list[chain.pieces.0 as usize..chain.pieces.1 as usize];
-            match gather(memory, list, *header_bytes, frame_bytes, &mut buffer) {
+            match gather(memory, chains.pieces(chain), *header_bytes, frame_bytes, &mut buffer) {
                 Ok(offload) => burst.push(Packet::claiming(buffer, offload)),
                 Err(fault) => {
                     pool.put(buffer);
@@ -219,39 +213,36 @@ impl ActiveQueue {
 
     /// Writes a frame into as many chains as it takes; why it is dropped, if so.
     fn put_frame(&mut self, packet: &mut Packet) -> Result<Option<DropReason>, RingFault> {
-        let Self { parts: QueueParts { ring, memory, features, log, .. }, header_bytes, pieces, chains, .. } = self;
+        let Self { parts: QueueParts { ring, memory, features, log, .. }, header_bytes, chains, .. } = self;
         let needed = packet.buffer.length() + *header_bytes;
-        let chains_max = if features.has(Feature::MergeableBuffers) { CHAINS_PER_FRAME_MAX } else { 1 };
-        pieces.clear();
+        if needed < ETHERNET_HEADER_BYTES + *header_bytes {
+            return Ok(Some(DropReason::PortRefused));
+        }
+        let chains_max = if features.has(Feature::MergeableBuffers) { CHAINS_MAX } else { 1 };
         chains.clear();
-        if packet.buffer.length() < ETHERNET_HEADER_BYTES {
-            return Ok(Some(DropReason::PortRefused));
-        }
-        let mut room = 0;
-        while room < needed && chains.len() < chains_max {
-            let Some(chain) = ring.next(memory, pieces)? else {
-                // Those that were read wait for the next frame.
-                if let Some(first) = chains.first() {
-                    ring.rewind(first);
-                }
-                return Ok(Some(DropReason::PortFull));
-            };
-            room += chain.bytes as usize;
-            chains.push(chain);
-        }
-        if room < needed {
-            if let Some(first) = chains.first() {
-                ring.rewind(first);
+        let (mut room, mut refusal) = (0, None);
+        while room < needed {
+            if chains.list().len() == chains_max {
+                // Another chain would not help: without mergeable buffers a frame has to fit into one.
+                refusal = Some(DropReason::PortRefused);
+                break;
             }
-            // Another chain would not help: without mergeable buffers a frame has to fit into one.
-            return Ok(Some(DropReason::PortRefused));
+            if !ring.next(memory, chains)? {
+                refusal = Some(DropReason::PortFull);
+                break;
+            }
+            room += chains.list().last().map_or(0, |chain| chain.bytes as usize);
         }
-        let header = header_of(packet, *features, chains.len());
+        if refusal.is_some() {
+            // What was read waits for the next frame.
+            chains.list().first().iter().for_each(|first| ring.rewind(first));
+            return Ok(refusal);
+        }
+        let header = header_of(packet, *features, chains.list().len());
         let frame = packet.buffer.frame_with_header(&header[..*header_bytes]);
         let mut at = 0;
-        for chain in &*chains {
-            let list = &pieces.list[chain.pieces.0 as usize..chain.pieces.1 as usize];
-            let written = scatter(memory, list, &frame[at..], log.as_deref())?;
+        for chain in chains.list() {
+            let written = scatter(memory, chains.pieces(chain), &frame[at..], log.as_deref())?;
             at += written;
             ring.put_used(chain, written as u32);
         }
@@ -262,9 +253,11 @@ impl ActiveQueue {
 /// The header of a frame to the guest, whose end is not sent to a legacy driver.
 fn header_of(packet: &Packet, features: Features, chains: usize) -> [u8; HEADER_BYTES_MAX] {
     let mut header = [0; HEADER_BYTES_MAX];
-    let mut offload = packet.offload;
-    offload.marks_congestion_once &= features.has(Feature::GuestEcn);
-    header[..HEADER_BYTES].copy_from_slice(&virtio_header::encode(&offload));
+    if !packet.offload.is_none() {
+        let mut offload = packet.offload;
+        offload.marks_congestion_once &= features.has(Feature::GuestEcn);
+        header[..HEADER_BYTES].copy_from_slice(&virtio_header::encode(&offload));
+    }
     header[HEADER_BYTES..].copy_from_slice(&(chains as u16).to_le_bytes());
     header
 }

@@ -1,6 +1,6 @@
 //! A virtqueue of either format, as its queue uses it.
 
-use super::chain::{Chain, Pieces, RingAddresses, RingFault};
+use super::chain::{Chain, Chains, RingAddresses, RingFault};
 use super::dirty_log::DirtyLog;
 use super::guest_memory::GuestMemory;
 use super::packed_ring::PackedRing;
@@ -57,15 +57,15 @@ impl Ring {
         }
     }
 
-    /// Reads the next chain, if there is one, and goes on behind it.
+    /// Reads the next chain and goes on behind it; whether there was one.
     ///
     /// # Errors
     /// The chain breaks a rule.
     #[inline]
-    pub(super) fn next(&mut self, memory: &GuestMemory, pieces: &mut Pieces) -> Result<Option<Chain>, RingFault> {
+    pub(super) fn next(&mut self, memory: &GuestMemory, chains: &mut Chains) -> Result<bool, RingFault> {
         match self {
-            Self::Split(ring) => ring.next(memory, pieces),
-            Self::Packed(ring) => ring.next(memory, pieces),
+            Self::Split(ring) => ring.next(memory, chains),
+            Self::Packed(ring) => ring.next(memory, chains),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Split virtqueues (VIRTIO 1.2 §2.7).
 
 use super::chain::{
-    Chain, DESCRIPTOR_BYTES, Descriptor, FLAG_INDIRECT, FLAG_NEXT, Pieces, RingAddresses, RingFault, TableFormat,
+    Chain, Chains, DESCRIPTOR_BYTES, Descriptor, FLAG_INDIRECT, FLAG_NEXT, RingAddresses, RingFault, TableFormat,
     mark_part, read_indirect,
 };
 use super::dirty_log::DirtyLog;
@@ -108,41 +108,52 @@ impl SplitRing {
     }
 
     #[inline]
-    pub(super) fn next(&mut self, memory: &GuestMemory, pieces: &mut Pieces) -> Result<Option<Chain>, RingFault> {
+    pub(super) fn next(&mut self, memory: &GuestMemory, chains: &mut Chains) -> Result<bool, RingFault> {
         self.refresh()?;
         if self.next == self.available_end {
-            return Ok(None);
+            return Ok(false);
         }
         let head = self.head(self.next);
-        pieces.begin();
-        let mut index = head;
-        let mut is_ended = false;
-        for _ in 0..self.size {
-            if index >= self.size {
-                return Err(RingFault::DescriptorOutOfRange);
+        let descriptor = self.descriptor(head)?;
+        let [flags, next] = descriptor.words;
+        match flags & (FLAG_NEXT | FLAG_INDIRECT) {
+            // Most frames are one descriptor.
+            0 => chains.push(descriptor, flags)?,
+            FLAG_NEXT => {
+                chains.push(descriptor, flags)?;
+                self.follow(memory, next, chains)?;
             }
-            let descriptor = Descriptor::read(self.descriptors.descriptor(usize::from(index) * DESCRIPTOR_BYTES));
+            FLAG_INDIRECT => read_indirect(memory, descriptor, INDIRECT_FORMAT, chains)?,
+            _ => return Err(RingFault::IndirectTable),
+        }
+        chains.end(head, 1, u32::from(self.next));
+        self.next = self.next.wrapping_add(1);
+        Ok(true)
+    }
+
+    #[inline(always)]
+    fn descriptor(&self, index: u16) -> Result<Descriptor, RingFault> {
+        if index >= self.size {
+            return Err(RingFault::DescriptorOutOfRange);
+        }
+        Ok(Descriptor::read(self.descriptors.descriptor(usize::from(index) * DESCRIPTOR_BYTES)))
+    }
+
+    /// Reads the descriptors of a chain behind its first.
+    fn follow(&self, memory: &GuestMemory, mut index: u16, chains: &mut Chains) -> Result<(), RingFault> {
+        // A chain has no more descriptors than the ring, so one that goes on comes back to some of its own.
+        for _ in 1..self.size {
+            let descriptor = self.descriptor(index)?;
             let [flags, next] = descriptor.words;
-            if flags & FLAG_INDIRECT != 0 {
-                if flags & FLAG_NEXT != 0 {
-                    return Err(RingFault::IndirectTable);
-                }
-                read_indirect(memory, descriptor, INDIRECT_FORMAT, pieces)?;
-            } else {
-                pieces.push(descriptor, flags)?;
-            }
-            is_ended = flags & FLAG_NEXT == 0;
-            if is_ended {
-                break;
+            match flags & (FLAG_NEXT | FLAG_INDIRECT) {
+                0 => return chains.push(descriptor, flags),
+                FLAG_NEXT => chains.push(descriptor, flags)?,
+                FLAG_INDIRECT => return read_indirect(memory, descriptor, INDIRECT_FORMAT, chains),
+                _ => return Err(RingFault::IndirectTable),
             }
             index = next;
         }
-        if !is_ended {
-            return Err(RingFault::ChainTooLong);
-        }
-        let chain = pieces.chain(head, 1, u32::from(self.next));
-        self.next = self.next.wrapping_add(1);
-        Ok(Some(chain))
+        Err(RingFault::ChainTooLong)
     }
 
     pub(super) fn rewind(&mut self, chain: &Chain) {
