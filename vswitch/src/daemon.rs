@@ -38,6 +38,7 @@ const EVENTS_MAX: usize = 256;
 /// Why it could not start, or why its control thread stopped.
 pub fn run(config: VswitchConfig) -> io::Result<()> {
     allow_many_descriptors();
+    // A pipe, so that a signal is an event of the poll like any other and no handler has to do more than write.
     let (sender, receiver) = UnixStream::pair()?;
     for signal in [SIGTERM, SIGINT] {
         signal_hook::low_level::pipe::register(signal, sender.try_clone()?)?;
@@ -50,6 +51,7 @@ pub fn run(config: VswitchConfig) -> io::Result<()> {
 /// # Errors
 /// Why it could not start, or why its control thread stopped.
 pub fn run_until(config: VswitchConfig, stop: UnixStream) -> io::Result<()> {
+    // Checked before anything is opened: a refused configuration leaves no socket behind.
     if !(1..=WORKERS_MAX).contains(&config.workers) {
         return Err(io::Error::new(ErrorKind::InvalidInput, format!("a switch has 1 to {WORKERS_MAX} workers")));
     }
@@ -62,6 +64,7 @@ pub fn run_until(config: VswitchConfig, stop: UnixStream) -> io::Result<()> {
         let text = format!("{} rx queues need as many workers, and there may be {WORKERS_MAX}", ports.queues());
         return Err(io::Error::new(ErrorKind::InvalidInput, text));
     }
+    // Several queues need the program that keeps a flow in one of them; with one queue, no capability is asked for.
     if ports.queues() > 1 {
         steering::load().map_err(|error| {
             let text = format!(
@@ -72,6 +75,7 @@ pub fn run_until(config: VswitchConfig, stop: UnixStream) -> io::Result<()> {
     }
     let clock = MonotonicClock::start();
     let poll = Poll::new()?;
+    // The socket is bound before workers start: a second switch on it must end before it touches any port.
     let socket = ControlSocket::bind(&config.socket, poll.registry(), LISTENER)?;
     stop.set_nonblocking(true)?;
     let mut stop = mio::net::UnixStream::from_std(stop);
@@ -85,6 +89,7 @@ pub fn run_until(config: VswitchConfig, stop: UnixStream) -> io::Result<()> {
         ServiceThread::spawn(switch.service_link(), switch.services(secret[0]), services, move || clock.now())?;
     let mut control_loop = ControlLoop { poll, socket, switch, threads, accept_at: None };
     let result = control_loop.run();
+    // Ports are closed while their workers still turn: a worker has to give each port back.
     control_loop.switch.close_all(&mut control_loop.threads);
     control_loop.threads.end();
     thread.end();
@@ -111,6 +116,7 @@ fn start_workers(
     let endpoints = threads.reserve(config.workers)?;
     let flows_max_per_worker = config.flows_max_per_worker;
     let mut ports = config.ports;
+    // Notes of what was created lie beside the socket, where the next process on this socket looks for them.
     ports.run_dir = ports.run_dir.or_else(|| Some(RunDir::beside(&config.socket)));
     let config = SwitchConfig { workers: config.workers, flows_max_per_worker, secret, ports };
     let (switch, workers) = assemble(config, endpoints, Some(control), services);
@@ -147,8 +153,10 @@ impl ControlLoop {
         let mut has_more = false;
         loop {
             let waits = [self.until_next_tick(), self.until_next_accept()].into_iter().flatten().min();
+            // A connection with another complete line would not be announced again: its readiness is edge-triggered.
             let timeout = if has_more { Some(Duration::ZERO) } else { waits };
             match self.poll.poll(&mut events, timeout) {
+                // An interrupted wait is no error: the loop then handles what is due and waits again.
                 Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
                 _ => {}
             }
@@ -160,6 +168,8 @@ impl ControlLoop {
                     connection => self.socket.mark_ready(connection),
                 }
             }
+            // Accepting waits for a moment only after a shortage of descriptors, which the listener does not announce
+            // as over.
             if self.accept_at.is_some_and(|at| Instant::now() >= at) {
                 let again = self.socket.accept(self.poll.registry());
                 self.accept_at = again.then(|| Instant::now() + ACCEPT_PAUSE);
@@ -188,6 +198,7 @@ fn answer(switch: &mut Switch, line: &[u8], driver: &mut dyn WorkerDriver) -> Ve
         Err(refusal) => refused(refusal),
     };
     let line = protocol::write(&reply);
+    // A reply that its reader must refuse would leave the client without an answer.
     if line.len() <= vswitch_core::config::limits::MESSAGE_BYTES_MAX {
         return line;
     }

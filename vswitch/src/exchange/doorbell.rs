@@ -28,7 +28,9 @@ impl Doorbell {
     /// Wakes the worker if it sleeps. Call it after putting the input in place.
     pub fn ring(&self) {
         fence(Ordering::SeqCst);
+        // The relaxed load spares senders the exchange while the worker is awake, which is nearly always.
         if self.is_asleep.load(Ordering::Relaxed)
+            // Of several senders only one rings: the exchange clears the declaration for the others.
             && self.is_asleep.compare_exchange(true, false, Ordering::Relaxed, Ordering::Relaxed).is_ok()
             && let Some(waker) = &self.waker
         {

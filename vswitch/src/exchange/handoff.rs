@@ -20,6 +20,7 @@ const RECEIVED_PACKETS_MAX: usize = 4 * BURST_PACKETS;
 /// The size of each worker's pool if there are `workers` workers: for bursts being processed, and for packets in the
 /// rings to others.
 pub const fn pool_size(workers: usize) -> PoolSize {
+    // Bounded, or all pools together would grow with the square of the workers.
     let in_rings = HANDOFF_PACKETS * (workers - 1);
     let in_rings = if in_rings < HANDOFF_BUFFERS_MAX { in_rings } else { HANDOFF_BUFFERS_MAX };
     PoolSize::for_workers(4 * BURST_PACKETS + in_rings, workers)
@@ -93,6 +94,7 @@ impl WorkerLinks {
     /// How many packets of a burst there is room for on the way to their owner.
     pub fn received_room(&self, owner: u16) -> usize {
         let link = self.outbound.get(usize::from(owner)).and_then(Option::as_ref);
+        // Only this worker fills the ring, so the room can only grow until the burst is pushed.
         link.map_or(0, |link| (RECEIVED_PACKETS_MAX - link.received.len()).min(BURST_PACKETS))
     }
 }

@@ -84,9 +84,12 @@ impl Publication {
     /// Makes `next` the newest. The calling thread is unparked whenever a worker makes progress towards it.
     pub fn publish(&self, next: Published) {
         let sequence = next.sequence;
+        // The waiter is known before any worker can cross, so that no progress goes unnoticed.
         *self.waiter.lock() = Some(current());
         let last = std::mem::replace(&mut *self.newest.lock(), Arc::new(next));
+        // The old one is kept, so that the last worker to leave it does not have to free it.
         self.retired.lock().push(last);
+        // Last, with `Release`: a worker that sees the number finds the snapshot behind the lock.
         self.sequence.store(sequence, Ordering::Release);
     }
 
@@ -135,6 +138,7 @@ impl Publication {
     /// Frees the snapshots that no worker holds any more. Returns how many are still held.
     pub fn free_retired(&self) -> usize {
         let mut retired = self.retired.lock();
+        // The list itself holds one reference; any other belongs to a worker.
         retired.retain(|published| Arc::strong_count(published) > 1);
         retired.len()
     }

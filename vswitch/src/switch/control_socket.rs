@@ -61,6 +61,7 @@ struct Refusals {
 impl Refusals {
     fn count(&mut self, now: Instant) {
         self.total += 1;
+        // Without this, a client in a loop would write the log full.
         let before = match self.told {
             Some((at, _)) if now.duration_since(at) < TOLD_PERIOD => return,
             told => told.map_or(0, |(_, before)| before),
@@ -99,6 +100,7 @@ impl ControlSocket {
     /// Somebody already listens there, something other than a socket is there, or an error of the kernel.
     pub fn bind(path: &Path, registry: &Registry, token: Token) -> io::Result<Self> {
         let explain = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+        // Not followed: a link is no socket, and what it points to must not be replaced.
         match fs::symlink_metadata(path) {
             Ok(metadata) if !metadata.file_type().is_socket() => {
                 return Err(explain(io::Error::new(ErrorKind::AlreadyExists, "exists and is not a socket")));
@@ -140,6 +142,7 @@ impl ControlSocket {
     }
 
     fn admit(&mut self, mut stream: UnixStream, registry: &Registry) {
+        // The kernel tells who is at the other end (SO_PEERCRED); nothing that the client says counts.
         let own = rustix::process::geteuid();
         let refusal = match socket_peercred(&stream) {
             Ok(peer) if peer.uid != own && !peer.uid.is_root() => {
@@ -168,6 +171,7 @@ impl ControlSocket {
     /// Notes that a connection became readable or writable.
     pub fn mark_ready(&mut self, token: Token) {
         if let Some(connection) = self.connections.get_mut(&token) {
+            // Readable and writable alike: `serve` first sends, then reads, and finds out what is possible.
             connection.is_readable = true;
         }
     }
@@ -177,6 +181,7 @@ impl ControlSocket {
     pub fn serve(&mut self, answer: &mut dyn FnMut(&[u8]) -> Vec<u8>) -> bool {
         let now = Instant::now();
         let mut has_more = false;
+        // Collected first: the room of each connection depends on all others.
         let tokens: Vec<Token> = self.connections.keys().copied().collect();
         for token in tokens {
             let room = self.room_of(token);
@@ -194,11 +199,13 @@ impl ControlSocket {
     /// there is one already.
     fn room_of(&mut self, token: Token) -> usize {
         let is_small = |connection: &ControlConnection| connection.shared_bytes() == 0;
+        // The large one gives up its place once its message is complete.
         self.large = self.large.filter(|large| self.connections.get(large).is_some_and(|one| !is_small(one)));
         let others = self.connections.iter().filter(|(other, _)| **other != token && Some(**other) != self.large);
         let held: usize = others.map(|(_, connection)| connection.shared_bytes()).sum();
         let left = SHARED_BYTES_MAX.saturating_sub(held);
         let own = self.connections.get(&token).map_or(0, ControlConnection::shared_bytes);
+        // Only one connection may exceed its share, so the memory for messages stays bounded.
         if self.large.is_none() && own + READ_BYTES > left {
             self.large = Some(token);
         }
@@ -265,11 +272,13 @@ impl ControlConnection {
     /// served, and does not delay others.
     fn serve(&mut self, answer: &mut dyn FnMut(&[u8]) -> Vec<u8>) -> bool {
         self.send();
+        // Unsent bytes first: a client that does not read is not read from, and so cannot fill memory.
         if self.is_finished || !self.unsent.is_empty() {
             return false;
         }
         if let Some(line) = self.next_line() {
             self.reply(&line, answer);
+            // Another line may be waiting in `received`, and no event will announce it.
             return !self.is_finished && self.unsent.is_empty();
         }
         if !self.is_readable {
@@ -316,7 +325,9 @@ impl ControlConnection {
     /// Ends the connection if its message has timed out and no more of it can be read.
     fn end_if_late(&mut self, now: Instant) -> bool {
         let is_half = (!self.received.is_empty() || self.is_discarding) && !self.has_line() && self.unsent.is_empty();
+        // The time runs from the first byte that was seen without the rest.
         self.began = if is_half { self.began.or(Some(now)) } else { None };
+        // What has arrived in time but was not read yet must not be counted as late.
         let is_late = !self.is_readable && self.deadline().is_some_and(|deadline| deadline <= now);
         if is_late {
             let text = format!("a message has to be complete within {} s", MESSAGE_TIME.as_secs());
@@ -329,6 +340,7 @@ impl ControlConnection {
     }
 
     fn has_line(&self) -> bool {
+        // Continues where the last search ended, so that a long line is not searched anew with each piece.
         self.received[self.searched..].contains(&b'\n')
     }
 
@@ -337,6 +349,7 @@ impl ControlConnection {
             let rest = self.received.split_off(self.searched + position + 1);
             let line = std::mem::replace(&mut self.received, rest);
             self.searched = 0;
+            // The rest of a refused line ends here; what follows is a new message.
             if !std::mem::take(&mut self.is_discarding) {
                 return Some(line);
             }
@@ -366,6 +379,7 @@ impl ControlConnection {
             self.send();
         }
         let had_no_room = refuses && self.received.len() < line_bytes_max;
+        // The memory is given back as well: the rest of the line is discarded as it arrives.
         self.received = Vec::new();
         self.searched = 0;
         had_no_room
@@ -383,6 +397,7 @@ impl ControlConnection {
                 }
             }
         }
+        // The memory of a long reply is not kept for connections that may stay idle.
         self.unsent = Vec::new();
         self.sent = 0;
     }

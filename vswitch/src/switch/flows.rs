@@ -20,6 +20,7 @@ impl Switch {
         limit: usize,
         driver: &mut dyn WorkerDriver,
     ) -> Result<SwitchReplyBody, Vec<Refusal>> {
+        // At least one, or the walk would never advance.
         let limit = limit.clamp(1, FLOWS_PER_REPLY);
         let mut flows = Vec::new();
         let next = self.walk(selection, cursor, |switch, FlowCursor { worker, place }| {

@@ -163,6 +163,7 @@ pub fn assemble(
     let compiler = Compiler::new(config.secret);
     let snapshot = Arc::new(compiler.snapshot().clone());
     let first = Published { sequence: 0, snapshot: Arc::clone(&snapshot), locations: CowArray::default() };
+    // The number of queues is fixed when a device is created, so later changes stay within this.
     let rx_queues_max = config.ports.queues();
     let mut switch = Switch {
         factory: PortFactory { rx_queues_max, ..config.ports },
@@ -228,6 +229,7 @@ impl Switch {
         driver: &mut dyn WorkerDriver,
     ) -> Result<Applied, Vec<Refusal>> {
         let applied = self.change(Delta::between(self.compiler.desired(), &desired), generation, driver)?;
+        // Only a whole state says what is not wanted any more.
         self.remove_leftovers();
         Ok(applied)
     }
@@ -243,12 +245,14 @@ impl Switch {
         driver: &mut dyn WorkerDriver,
     ) -> Result<Applied, Vec<Refusal>> {
         let started = driver.now();
+        // Computed from the state before the change, which `apply` replaces.
         let affected = self.affected(&delta);
         self.snapshot = Arc::new(self.compiler.apply(delta, generation)?);
         let compiled = driver.now();
         let wanted = port_specs(self.compiler.desired(), &affected);
         let running =
             affected.iter().filter_map(|eni| Some((eni.clone(), self.ports.get(eni)?.spec.clone()))).collect();
+        // A new ENI needs its worker before its port is opened.
         self.placement.update(affected.iter().map(|eni| (eni, self.compiler.eni_index(eni))));
         let mut leaving = BTreeMap::new();
         let mut closed = ClosedPorts { run_dir: self.factory.run_dir.clone(), ..ClosedPorts::default() };
@@ -258,22 +262,26 @@ impl Switch {
                 PortStep::CloseFirst(eni) => {
                     if let Some(record) = self.ports.remove(&eni) {
                         self.close(record, &mut closed, driver);
+                        // The device is needed by a port that the same change opens, so it has to be free before that.
                         closed.close();
                     }
                 }
                 PortStep::Open(eni) => {
+                    // The old port stays in service until the new snapshot no longer names it.
                     if let Some(record) = self.ports.remove(&eni) {
                         leaving.insert(eni.clone(), record);
                     }
                     self.open(&eni, &wanted[&eni], driver);
                 }
                 PortStep::Publish => {
+                    // Slots are entered before publishing: a port is live from the moment the snapshot names it.
                     self.note_slots(&affected);
                     barrier = self.publish(generation, driver);
                 }
                 PortStep::Adjust(eni) => self.adjust(&eni, &wanted[&eni], driver),
                 PortStep::Close(eni) => {
                     if let Some(record) = leaving.remove(&eni).or_else(|| self.ports.remove(&eni)) {
+                        // After the barrier no snapshot names the port, so no packet is on its way to it.
                         self.close(record, &mut closed, driver);
                     }
                 }
@@ -320,6 +328,7 @@ impl Switch {
         self.sequence += 1;
         let (sequence, locations) = (self.sequence, self.placement.table());
         self.publication.publish(Published { sequence, snapshot: Arc::clone(&self.snapshot), locations });
+        // Also if a worker turns out to be late: the state is published and cannot be taken back.
         self.generation = generation;
         let (publication, workers) = (Arc::clone(&self.publication), self.workers.len());
         if workers == 1 {
@@ -327,6 +336,7 @@ impl Switch {
             publication.request_drain(sequence);
         }
         self.ring_all();
+        // Crossing first: only then can no ring get another packet of the old rules.
         let crossed = || publication.first_not_crossed(workers, sequence).is_none().then_some(());
         if wait_for(driver, crossed).is_some() {
             if workers > 1 {
@@ -338,6 +348,7 @@ impl Switch {
             // Ports that could not send what they held are closed here, which drops it.
             self.take_failures(driver.now());
         }
+        // Freed by this thread, so that no worker spends packet time on it.
         publication.free_retired();
         let late = publication.first_not_crossed(workers, sequence);
         let late = late.or_else(|| publication.first_not_drained(workers, sequence));
@@ -380,6 +391,7 @@ impl Switch {
                      sluice flow top tells who fills it"
                 );
                 worker.is_warned = true;
+            // Half the threshold below, so that a level that swings around it does not warn each time.
             } else if percent < TABLE_WARNING_PERCENT / 2 {
                 worker.is_warned = false;
             }
@@ -393,6 +405,7 @@ impl Switch {
             PortState::Up => None,
         };
         let retries = self.down.iter().filter_map(|eni| retry(self.ports.get(eni)?));
+        // Only ports whose surroundings can change without an event need a timer.
         let is_checked = |record: &PortRecord| {
             let may_change = record.namespace.is_some() || record.spec.interface_that_exists().is_some();
             may_change && matches!(record.state, PortState::Up)
@@ -439,6 +452,7 @@ impl Switch {
             }
             _ => Some(()),
         });
+        // Rung even if the command was refused: the worker has commands to take.
         self.workers[worker].doorbell.ring();
         given
     }
@@ -493,6 +507,7 @@ fn wait_for<T>(driver: &mut dyn WorkerDriver, mut ask: impl FnMut() -> Option<T>
         if let Some(answer) = ask() {
             return Some(answer);
         }
+        // Checked after asking, so that an answer that came during the last wait counts.
         if driver.now() >= deadline {
             return None;
         }

@@ -45,6 +45,7 @@ impl Placement {
         for (eni, index) in enis {
             match (self.owners.get(eni), index) {
                 (Some(owner), Some(index)) if owner.index == index => {}
+                // Another index under the same name: the ENI was deleted and created anew.
                 (Some(owner), index) => {
                     self.load[owner.worker] -= 1;
                     *self.table.get_mut(owner.index.0 as usize) = None;
@@ -54,6 +55,7 @@ impl Placement {
                 (None, index) => new.extend(index.map(|index| (eni, index))),
             }
         }
+        // New ones are placed after all removals, when the load is what it will be.
         for (eni, index) in new {
             let worker = (0..self.load.len()).min_by_key(|worker| self.load[*worker]).unwrap_or(0);
             self.load[worker] += 1;
@@ -82,12 +84,14 @@ impl Placement {
             load[to] += 1;
             moves.push((eni.clone(), Move { eni: owner.index, from: owner.worker, to }));
         };
+        // ENIs of workers that go away move first, so that evening out sees the final load.
         for (eni, owner) in self.owners.iter().filter(|(_, owner)| owner.worker >= workers) {
             let to = fewest(&load);
             note(&mut load, eni, owner, to);
         }
         for (eni, owner) in self.owners.iter().filter(|(_, owner)| owner.worker < workers) {
             let to = fewest(&load);
+            // A difference of one cannot be evened out, only moved around.
             if load[owner.worker] > load[to] + 1 {
                 load[owner.worker] -= 1;
                 note(&mut load, eni, owner, to);
@@ -118,6 +122,7 @@ impl Placement {
 
     /// Takes a free port slot.
     pub fn take_slot(&mut self, worker: usize) -> u32 {
+        // Free slots are reused, so that a worker's array of ports stays short.
         self.free_slots[worker].pop().unwrap_or_else(|| {
             self.slots[worker] += 1;
             self.slots[worker] - 1

@@ -39,6 +39,7 @@ impl PortRecord {
     /// Whether the namespace in which its device was opened still has that name.
     fn check_namespace(&self) -> io::Result<()> {
         let Some((name, was)) = self.namespace_name().zip(self.namespace) else { return Ok(()) };
+        // A namespace that was deleted and created anew has the same name and another identity.
         match namespace::identity(name)? == was {
             true => Ok(()),
             false => {
@@ -52,9 +53,11 @@ impl Switch {
     pub(super) fn open(&mut self, eni: &EniId, spec: &PortSpec, driver: &mut dyn WorkerDriver) {
         let Some((worker, index)) = self.placement.owner(eni) else { return };
         let slot = self.placement.take_slot(worker);
+        // Down until it is attached, so that a failure in between needs no state of its own.
         let state = PortState::Down { error: String::new(), retry_at: driver.now(), pause_ns: RETRY_FIRST_NS };
         let count = if spec.has_rx_queues() { self.factory.queues() } else { 1 };
         let workers = self.rx_queue_workers(worker, count);
+        // The owner's own queue is the first, which is also the one that is sent to.
         let rx_queues = workers.skip(1).map(|worker| (worker, self.placement.take_slot(worker))).collect();
         let record = PortRecord {
             spec: spec.clone(),
@@ -86,6 +89,7 @@ impl Switch {
     fn open_port(&mut self, eni: &EniId, driver: &mut dyn WorkerDriver) -> io::Result<()> {
         let Some(record) = self.ports.get(eni) else { return Ok(()) };
         let slots = record.slots();
+        // The identity and the index are read once the device is open: they are those of what was opened.
         let rx_queues = self.factory.open_rx_queues(eni, &record.spec, slots.len())?;
         let namespace = record.namespace_name().map(namespace::identity).transpose()?;
         let device = link_state::index(&record.spec)?;
@@ -95,6 +99,8 @@ impl Switch {
         for (rx_queue, ((worker, slot), port)) in slots.into_iter().zip(rx_queues).enumerate() {
             if let (Some(registry), Some(descriptor)) = (&self.workers[worker].registry, port.readiness()) {
                 let token = Token(slot as usize);
+                // Registered first: an event before the worker has the port is ignored, and attaching marks it ready
+                // anyway.
                 registry.register(&mut SourceFd(&descriptor.as_raw_fd()), token, Interest::READABLE)?;
             }
             let attach = WorkerCommand::Attach { slot, eni: index, eni_generation, rx_queue, port, frame_bytes_max };
@@ -113,6 +119,7 @@ impl Switch {
         // The queues of a device are opened together, so none of the previous ones may be left.
         let slots = self.ports.get(eni).filter(|record| !record.rx_queues.is_empty()).map(PortRecord::slots);
         slots.into_iter().flatten().for_each(|(worker, slot)| drop(self.detach(worker, slot, driver)));
+        // A failure of the old queues must not be taken for one of the new.
         self.take_failures(driver.now());
         let Err(error) = self.open_port(eni, driver) else { return };
         let now = driver.now();
@@ -120,6 +127,7 @@ impl Switch {
             self.ports.get_mut(eni)
         {
             *text = error.to_string();
+            // Doubling keeps a device that is gone for long from being tried ten times a second.
             *pause_ns = (*pause_ns * 2).min(RETRY_MAX_NS);
             *retry_at = now + *pause_ns;
         }
@@ -128,6 +136,7 @@ impl Switch {
     pub(super) fn mark_down(&mut self, eni: &EniId, error: &io::Error, now: Time) {
         if let Some(record) = self.ports.get_mut(eni) {
             log::warn!("the port of {eni} is down: {error}");
+            // A new failure starts with the short pause, however long the last one was.
             let (error, retry_at) = (error.to_string(), now + RETRY_FIRST_NS);
             record.state = PortState::Down { error, retry_at, pause_ns: RETRY_FIRST_NS };
             record.failures += 1;
@@ -145,6 +154,7 @@ impl Switch {
         }
         let (worker, slot, frame_bytes_max) = (record.worker, record.slot, spec.frame_bytes_max());
         let adjusted = match (spec.tap(), &spec.interface) {
+            // The record of the configuration is only written once the device has it.
             (Some(tap), Some(interface)) => tap::adjust(tap, interface, previous.interface.as_ref()).inspect(|()| {
                 self.factory.run_dir.iter().for_each(|run_dir| persistent::record_interface(tap, interface, run_dir))
             }),
@@ -152,6 +162,7 @@ impl Switch {
             _ => Ok(()),
         };
         match adjusted {
+            // The worker learns the MTU after the device has it; before, longer frames would be refused.
             Ok(()) => drop(self.command(worker, WorkerCommand::Adjust { slot, frame_bytes_max }, driver)),
             Err(error) => self.take_down(eni, &error, driver),
         }
@@ -193,6 +204,7 @@ impl Switch {
     pub(super) fn take_failures(&mut self, now: Time) {
         for worker in 0..self.workers.len() {
             while let Some(failure) = self.workers[worker].mailbox.take_failure() {
+                // The port is closed by this thread, since closing takes time that packets would have to wait.
                 drop(failure.port);
                 let owner = |record: &PortRecord| record.has_slot(worker, failure.slot);
                 let eni = self.ports.iter().find(|(_, record)| owner(record));
@@ -219,6 +231,7 @@ impl Switch {
         &'a self,
         enis: impl Iterator<Item = &'a EniId>,
     ) -> BTreeMap<&'a EniId, io::Result<LinkState>> {
+        // One query per namespace, since entering one takes a thread.
         let mut by_namespace: BTreeMap<Option<&str>, Vec<(&EniId, u32)>> = BTreeMap::new();
         let mut links = BTreeMap::new();
         for (eni, record) in enis.filter_map(|eni| self.ports.get_key_value(eni)).filter(|(_, record)| record.is_up()) {
@@ -247,6 +260,7 @@ impl Switch {
         let up = self.ports.iter().filter(|(_, record)| record.is_up());
         let interfaces = up.filter_map(|(eni, record)| Some((eni, record.spec.interface_that_exists()?)));
         let (before, after): (Vec<_>, Vec<_>) =
+            // In rotation, so that with many interfaces each has its turn and no check takes long.
             interfaces.partition(|(eni, _)| self.isolation_checked.as_ref().is_some_and(|last| *eni <= last));
         let some = after.into_iter().chain(before).take(ISOLATION_CHECKS_MAX);
         let some: Vec<_> = some.map(|(eni, interface)| (eni.clone(), interface.clone())).collect();
@@ -265,6 +279,7 @@ impl Switch {
 
     /// Removes what closed ports left behind: devices, namespaces of the switch, and the isolation of interfaces.
     pub(super) fn clean_up(&self, mut closed: ClosedPorts) {
+        // Devices first: an open device keeps its namespace alive, without a name.
         closed.close();
         self.remove_namespaces(closed.namespaces);
         self.release_interfaces(&closed.interfaces);
@@ -274,6 +289,7 @@ impl Switch {
     /// namespaces, and the isolation of interfaces. It does nothing if the first state has no ENI at all: then a state
     /// was more likely lost than emptied, and there may be guests.
     pub(super) fn remove_leftovers(&mut self) {
+        // Once per process: later changes remove what they replace.
         if std::mem::replace(&mut self.has_removed_leftovers, true) || self.compiler.desired().enis.is_empty() {
             return;
         }

@@ -40,6 +40,7 @@ fn interface(eni: &DesiredEni, desired: &Desired, mtu_bytes: u16) -> Interface {
     let blocks: Vec<IpNet> = vswitch
         .map(|vswitch| vswitch.ipv4.map(IpNet::V4).into_iter().chain(vswitch.ipv6.map(IpNet::V6)).collect())
         .unwrap_or_default();
+    // The guest's address has the prefix length of its subnet, so that neighbours are on its link.
     let on_link = |address: &IpNet| {
         let length =
             blocks.iter().find(|block| block.contains(address)).map_or(address.prefix_len(), IpNet::prefix_len);
@@ -52,6 +53,7 @@ fn interface(eni: &DesiredEni, desired: &Desired, mtu_bytes: u16) -> Interface {
         let ipv4 = vswitch.ipv4_gateway.map(Into::into);
         ipv4.into_iter().chain(vswitch.ipv6_gateway.map(Into::into))
     });
+    // A guest without an address of a family cannot use a router of it.
     let reachable = |gateway: &std::net::IpAddr| addresses.iter().any(|address| address.contains(gateway));
     let gateways = gateways.filter(reachable).collect();
     let vpc = vswitch.and_then(|vswitch| desired.vpcs.get(&vswitch.vpc));
@@ -67,10 +69,12 @@ pub fn plan(running: &BTreeMap<EniId, PortSpec>, wanted: &BTreeMap<EniId, PortSp
         Some(old) => old != spec && !old.can_become(spec),
         None => true,
     };
+    // A device can have one port at a time, so its current holder has to close first.
     let needed: BTreeSet<_> =
         wanted.iter().filter(|(eni, spec)| opened(eni, spec)).filter_map(|(_, spec)| spec.port.resource()).collect();
     for (eni, old) in running {
         match wanted.get(eni) {
+            // A port that did not change is not touched: reopening would lose frames.
             Some(new) if new == old => continue,
             Some(new) if old.can_become(new) => {
                 adjust.push(PortStep::Adjust(eni.clone()));
@@ -86,6 +90,7 @@ pub fn plan(running: &BTreeMap<EniId, PortSpec>, wanted: &BTreeMap<EniId, PortSp
             open.push(PortStep::Open(eni.clone()));
         }
     }
+    // Open before publishing, close after it: at no moment does a live snapshot name a port that is not there.
     first.into_iter().chain(open).chain([PortStep::Publish]).chain(adjust).chain(close).collect()
 }
 

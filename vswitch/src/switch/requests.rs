@@ -68,6 +68,7 @@ impl Switch {
         driver: &mut dyn WorkerDriver,
     ) -> Result<Applied, Vec<Refusal>> {
         let running = self.generation();
+        // Applied to another state, the delta would yield one that nobody has checked.
         if base != running {
             let text = format!("generation {running} is running, not {base}; send the whole state with replace");
             return Err(vec![Refusal::new("generation-mismatch", "base", text)]);
@@ -99,6 +100,8 @@ impl Switch {
             let (report, after) = self.explain_at(owner, Direction::Egress, &packet, driver)?;
             decisions.extend(report);
             match after {
+                // The route decides who receives; another receiver in the question would explain a packet that cannot
+                // exist.
                 Verdict::Forward(to) if next.is_some_and(|next| next != to) => {
                     let name = self.snapshot.eni_id(to).map_or("another", EniId::as_str);
                     let text = format!("its route leads to {name}: name no receiver, or that one");

@@ -58,6 +58,7 @@ impl Switch {
         driver: &mut dyn WorkerDriver,
     ) -> Result<Regrouped, Vec<Refusal>> {
         let rx_queues = rx_queues.unwrap_or_else(|| self.rx_queues());
+        // Everything that can fail for lack of resources comes before the pause, when nothing has to be undone.
         self.check_resize(workers, rx_queues).map_err(|refusal| vec![refusal])?;
         let reserved = driver.reserve(workers).map_err(|error| {
             let text = format!("{workers} workers are not possible, and nothing has changed: {error}");
@@ -78,6 +79,7 @@ impl Switch {
             return Err(vec![Refusal::new("timeout", "workers", text)]);
         };
         let moved = self.move_enis(&mut plan, &mut all, driver.now());
+        // Resumed whether the move succeeded or not: workers that stay paused would be an outage.
         driver.resume(all);
         let pause_ns = driver.now().as_ns() - started.as_ns();
         let (enis_moved, ports_down) = (plan.moves.len(), self.ports_down());
@@ -113,6 +115,8 @@ impl Switch {
             );
             return Err(Refusal::new("limit", "lanes", text));
         }
+        // Allocation succeeds where memory is overcommitted, and the kernel ends the process later; hence the
+        // estimate.
         let needed = self.worker_bytes * workers.saturating_sub(self.workers.len()) as u64;
         match memory_available_bytes() {
             Some(available) if available < needed => {
@@ -134,6 +138,7 @@ impl Switch {
                 Some(WorkerEndpoint { doorbell, registry, core }) => (doorbell, Some(registry), core),
                 None => (Arc::new(Doorbell::new(None)), None, None),
             };
+            // Huge pages are advised before the tables are written, as only then do they apply to them.
             let shard = Shard::with_memory(self.flows_max_per_worker, self.secret, &advise_huge_pages);
             let (publication, services) = (Arc::clone(&self.publication), Arc::clone(&self.services));
             let mut worker = Worker::new(number, publication, services, Arc::clone(&mailbox), shard);
@@ -154,6 +159,7 @@ impl Switch {
 
     /// Moves the ENIs. Returns how many sessions moved.
     fn move_enis(&mut self, plan: &mut ResizePlan, all: &mut Vec<Worker>, now: Time) -> Result<usize, Refusal> {
+        // Rings are empty before ENIs move, so that no packet reaches a worker that has given its ENI away.
         drain_rings(all, now)?;
         self.take_failures(now);
         let (handles, new): (Vec<_>, Vec<_>) = std::mem::take(&mut plan.created).into_iter().unzip();
@@ -161,6 +167,7 @@ impl Switch {
         let moves: Vec<Move> = plan.moves.iter().map(|(_, step)| *step).collect();
         let mut shards: Vec<&mut Shard> = all.iter_mut().map(Worker::shard_mut).collect();
         let moved = migrate(&mut shards, &moves, (&self.snapshot, now)).map_err(|no_room| {
+            // The new workers were never turned and are dropped with the plan.
             plan.surplus = all.split_off(self.workers.len());
             self.no_room_refusal(no_room)
         })?;
@@ -172,14 +179,17 @@ impl Switch {
         self.factory.rx_queues = plan.rx_queues;
         self.move_ports(all, &leaving, now);
         for (eni, _) in &plan.moves {
+            // Slots changed with the ports, so the table of locations is entered anew.
             self.placement.set_slot(eni, self.ports.get(eni).map(|record| record.slot));
         }
+        // Removed only after their ports and sessions have moved.
         plan.surplus = all.split_off(plan.workers);
         self.placement.resize(plan.workers);
         self.connect(all, std::mem::take(&mut plan.links), &mut plan.spare);
         self.sequence += 1;
         let (sequence, locations) = (self.sequence, self.placement.table());
         self.publication.publish(Published { sequence, snapshot: Arc::clone(&self.snapshot), locations });
+        // Crossed here, while all are paused: when they resume, each evaluates by the new locations.
         all.iter_mut().for_each(|worker| worker.turn_handoffs(now));
         Ok(moved)
     }
@@ -206,6 +216,7 @@ impl Switch {
                     new.push((to, slot));
                     continue;
                 }
+                // Detached from the old worker before the new one has it: two must never read one queue.
                 let entry = all[from].detach(slot);
                 self.placement.put_slot(from, slot);
                 new.push((to, self.placement.take_slot(to)));
@@ -213,6 +224,8 @@ impl Switch {
                 let handle = self.workers.get(from).or_else(|| leaving.get(from - self.workers.len()));
                 match move_registration(&entry.readiness(), handle, &self.workers[to], *slot) {
                     Ok(()) => all[to].attach(*slot, entry),
+                    // A port that cannot be registered would never wake its worker, so it goes down and is opened
+                    // again.
                     Err(error) => failed.push((eni.clone(), error)),
                 }
             }
@@ -229,6 +242,7 @@ impl Switch {
 
 /// The kernel's estimate of the available memory.
 fn memory_available_bytes() -> Option<u64> {
+    // What is available, not what is free: the kernel's page cache gives way.
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib << 10)
@@ -258,6 +272,7 @@ fn move_registration(
     slot: u32,
 ) -> io::Result<()> {
     let Some(descriptor) = descriptor.map(|descriptor| descriptor.as_raw_fd()) else { return Ok(()) };
+    // An edge between the two registrations is not lost: attaching marks the port ready.
     if let Some(registry) = from.and_then(|from| from.registry.as_ref()) {
         registry.deregister(&mut SourceFd(&descriptor))?;
     }

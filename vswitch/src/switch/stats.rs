@@ -21,6 +21,7 @@ impl Switch {
                 Some(Err(error)) => Some(error.to_string()),
                 None => record.peer.as_ref().filter(|_| status.up).and_then(PeerState::problem),
             };
+            // A device that is set down is reported as down, though its port is open and in order.
             PortStatus { up: status.up && problem.is_none(), error: problem.or(status.error.clone()), ..status }
         };
         self.ports.iter().map(status).collect()
@@ -38,6 +39,7 @@ impl Switch {
         let workers = self.workers.len();
         let status = |worker: usize| {
             let (core, enis) = (self.workers[worker].core, self.placement.load(worker));
+            // A worker that does not answer is left out, rather than reported with zeros.
             let Some(WorkerAnswer::Load { flows, flows_max, turn_stats, phases }) =
                 self.query(worker, WorkerQuery::Load, driver)
             else {
@@ -66,6 +68,7 @@ impl Switch {
                 }
             }
         }
+        // Workers answer by index, people look for names.
         stats.sort_by(|one, other| one.eni.cmp(&other.eni));
         stats
     }

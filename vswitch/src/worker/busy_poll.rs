@@ -55,6 +55,7 @@ impl Spin {
     /// Notes that the worker slept from the turn that began at `from` until `now`.
     pub(crate) fn slept(&mut self, from: Time, now: Time) {
         self.idle_since = None;
+        // A gap shorter than the longest spin would have been bridged by it.
         let is_short = now.as_ns().saturating_sub(from.as_ns()) < SPIN_MAX_NS;
         self.length_ns = if is_short { (self.length_ns * 2).min(SPIN_MAX_NS) } else { SPIN_MIN_NS };
     }

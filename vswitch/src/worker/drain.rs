@@ -18,6 +18,7 @@ impl Worker {
     /// Drains what is requested, once the worker has crossed to it. Called when the rings are empty of what was in them
     /// at the time of the request.
     pub(super) fn drain(&mut self, requested: u64, now: Time) -> usize {
+        // Not crossed yet: packets may still be evaluated by the old rules.
         if requested == self.drained || requested > self.current.sequence {
             return 0;
         }
@@ -25,6 +26,7 @@ impl Worker {
             self.outgoing.is_empty() && self.ingress_packets.is_empty(),
             "what is lined up is sent before a turn ends"
         );
+        // What the ports hold is measured once per request: what they are given later, new rules admitted.
         if self.draining.requested != requested {
             self.draining.requested = requested;
             self.draining.began = now;
@@ -54,6 +56,7 @@ impl Worker {
             let port = self.ports.get_mut(slot as usize).and_then(Option::as_mut).and_then(|entry| entry.port.as_mut());
             let failure = match port {
                 None => None,
+                // Tried in each turn: the kernel may have made room since.
                 Some(port) => match port.flush() {
                     Ok(()) if port.sent().taken >= given => None,
                     Ok(()) if !is_late => {

@@ -211,6 +211,7 @@ impl Mailbox {
 
     /// Reports the fill level of the worker's table, and wakes the control thread if it calls for a warning.
     pub(crate) fn note_table(&self, percent: usize) {
+        // Exchanged rather than stored, so that the warning wakes the control thread once per crossing of the limit.
         let before = self.table_percent.swap(percent, Ordering::Relaxed);
         if before < TABLE_WARNING_PERCENT && percent >= TABLE_WARNING_PERCENT {
             self.wake_control();
@@ -229,6 +230,7 @@ impl Mailbox {
     /// # Errors
     /// The command, so that it can be tried again.
     pub fn command(&self, command: WorkerCommand) -> Result<(), WorkerCommand> {
+        // Known before the command can be answered, so that the answer finds whom to wake.
         *self.waiter.lock() = Some(std::thread::current());
         self.commands.push(command)
     }

@@ -82,6 +82,7 @@ impl PortEntry {
     }
 
     /// Whether it is polled again although it was empty, given how many ports are polled.
+    // A port without a descriptor cannot announce frames, so polling is the only way.
     fn stays_polled(&mut self, ports: usize) -> bool {
         !self.has_readiness
             || usize::from(self.empty_receives) < poll_set::empty_receives_max(ports)
@@ -99,6 +100,7 @@ impl PortEntry {
 
     /// Notes how many packets of a burst were refused. Only a port that had more to offer incurs a debt.
     fn note_refused(&mut self, refused: usize, is_flooding: bool) {
+        // Of an old debt only the part below one burst remains: the rest was paid by skipped turns.
         let debt = self.debt % BURST_PACKETS + refused * (REFUSED_COST - 1);
         self.debt = if is_flooding { debt } else { 0 };
     }

@@ -27,6 +27,7 @@ impl Default for PauseRequest {
 
 impl PauseRequest {
     /// Notes that the thread gets a worker. Call it before passing the worker on.
+    // Before the worker is passed on: a request right after it must find a running thread.
     pub fn start(&self) {
         self.0.store(RUNNING, Ordering::Release);
     }

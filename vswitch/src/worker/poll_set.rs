@@ -23,6 +23,7 @@ impl Worker {
     /// Notes that the descriptor of the port in this slot became readable.
     pub fn mark_ready(&mut self, slot: usize) {
         if let Some(Some(entry)) = self.ports.get_mut(slot) {
+            // The descriptor announced something, so the count of empty receives starts anew.
             entry.empty_receives = 0;
             if !entry.is_ready {
                 entry.is_ready = true;
@@ -40,6 +41,7 @@ impl Worker {
             let Some(Some(entry)) = ports.get_mut(*slot as usize) else { return false };
             entry.is_ready = !entry.has_readiness || entry.empty_receives == 0;
             if let (false, Some(port)) = (entry.is_ready, &mut entry.port) {
+                // Frames that arrived before the promise are not announced; the worker then stays awake.
                 entry.is_ready = !port.await_readiness();
                 may_sleep &= !entry.is_ready;
             }

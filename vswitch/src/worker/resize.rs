@@ -21,6 +21,7 @@ impl Worker {
     /// ones are taken from `spare`. Its previous links must be empty.
     pub(crate) fn set_peers(&mut self, links: WorkerLinks, doorbells: Doorbells, spare: &mut BufferPool) {
         debug_assert!(!self.has_packets_from_others(), "what is on its way arrives first");
+        // Buffers on return rings would be lost with the links.
         self.reclaim_buffers();
         self.pool.resize(pool_size(doorbells.len()), spare);
         self.notified = vec![false; doorbells.len()];
@@ -33,6 +34,7 @@ impl Worker {
     pub(crate) fn turn_handoffs(&mut self, now: Time) {
         self.cross(now);
         let drain = self.peers.publication.drain_requested();
+        // All commands, since ports must be in place before they move.
         while self.run_command(now) > 0 {}
         self.reclaim_buffers();
         self.take_handoffs(now);

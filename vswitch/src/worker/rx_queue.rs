@@ -62,6 +62,7 @@ impl Worker {
                 if let Some(spare) = self.pool.take_like(&packet.buffer) {
                     self.recycle(Packet::new(spare), pool_owner as u16);
                 }
+                // A burst has one sender, so another one ends it.
                 if self.burst.len() == BURST_PACKETS || last.is_some_and(|last| last.eni != from) {
                     self.forward_received(last.take(), now);
                 }

@@ -82,6 +82,7 @@ impl WorkerThread {
             // A switch that lost a worker would look alive and drop the traffic of some ENIs, so it is better to
             // restart it whole.
             let abort = AbortOnPanic;
+            // Pinned by the thread itself: the affinity of Linux belongs to a thread, not to a process.
             worker_loop.pin();
             while let Ok(mut worker) = inbox.recv() {
                 worker_loop.run_until_paused(&mut worker, &its_pause);
@@ -89,6 +90,7 @@ impl WorkerThread {
                     break;
                 }
             }
+            // Forgotten on the orderly way out; it only acts while a panic unwinds.
             std::mem::forget(abort);
         })?;
         Ok(Self { pause, doorbell, to, from, handle })
@@ -96,6 +98,7 @@ impl WorkerThread {
 
     /// Gives the thread a worker to turn.
     pub fn give(&self, worker: Worker) {
+        // The state is running before the thread has the worker, so that no pause request is overwritten.
         self.pause.start();
         // A thread that panicked has aborted the process.
         let _ = self.to.send(worker);
@@ -116,6 +119,7 @@ impl WorkerThread {
         if let Ok(worker) = self.from.recv_timeout(timeout) {
             return Some(worker);
         }
+        // Too late to cancel means that the thread has confirmed, so the worker is certain to come.
         if self.pause.cancel() { None } else { self.from.recv().ok() }
     }
 
@@ -124,6 +128,7 @@ impl WorkerThread {
         if self.has_worker() {
             self.request_pause();
         }
+        // With the sender gone, a thread that waits for a worker ends.
         drop(self.to);
         // A worker that panics aborts the process, so the result tells nothing.
         let _ = self.handle.join();
@@ -140,6 +145,7 @@ impl WorkerLoop {
     fn run_until_paused(&mut self, worker: &mut Worker, pause: &PauseRequest) {
         loop {
             self.run(worker, pause);
+            // A request that was cancelled meanwhile lets the worker run on.
             if pause.confirm() {
                 return;
             }
@@ -156,12 +162,14 @@ impl WorkerLoop {
             if !worker.turn(now).is_idle() {
                 spin.was_busy();
             } else if spin.is_over(now) {
+                // A port may have received something after its last poll; then the worker must not sleep.
                 if worker.disarm_idle() {
                     self.sleep(worker, pause, &mut events);
                     spin.slept(now, self.clock.now());
                 }
                 continue;
             }
+            // While there is work, descriptors are asked only now and then: a system call per turn would cost more.
             if turns.is_multiple_of(TURNS_PER_POLL) {
                 self.wait(worker, &mut events, Duration::ZERO);
             }
@@ -169,6 +177,7 @@ impl WorkerLoop {
     }
 
     fn sleep(&mut self, worker: &mut Worker, pause: &PauseRequest, events: &mut Events) {
+        // Declared before the last check of the inputs; see `doorbell.rs` for why no wake-up is lost.
         self.doorbell.declare_asleep();
         if !worker.has_input() && pause.is_running() {
             worker.note_sleep();

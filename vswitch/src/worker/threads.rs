@@ -67,17 +67,20 @@ impl WorkerDriver for WorkerThreads {
     fn reserve(&mut self, workers: usize) -> io::Result<Vec<WorkerEndpoint>> {
         let before = self.threads.len();
         let endpoints: io::Result<Vec<_>> = (before..workers).map(|number| self.start(number)).collect();
+        // All or none: threads without workers would only be in the way.
         endpoints.inspect_err(|_| self.shrink_to(before))
     }
 
     fn pause_all(&mut self) -> Option<Vec<Worker>> {
         let busy: Vec<&WorkerThread> = self.threads.iter().filter(|thread| thread.has_worker()).collect();
         busy.iter().for_each(|thread| thread.request_pause());
+        // All are asked before any is waited for, so that the pause is as long as the longest turn.
         let workers: Vec<Option<Worker>> = busy.iter().map(|thread| thread.take(PAUSE_TIMEOUT)).collect();
         if workers.iter().all(Option::is_some) {
             return Some(workers.into_iter().flatten().collect());
         }
         let count = workers.len();
+        // One worker did not stop, so those that did go on as before.
         for (thread, worker) in busy.iter().zip(workers) {
             worker.into_iter().for_each(|worker| thread.give(worker));
         }

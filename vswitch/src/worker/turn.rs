@@ -23,15 +23,19 @@ const SWEEP_RECORDS_MAX: usize = 64 * SWEEP_RECORDS_PER_TURN;
 impl Worker {
     /// One pass over all inputs, at one instant.
     pub fn turn(&mut self, now: Time) -> Activity {
+        // Crossing comes first, so that everything else in this turn is evaluated by the newest snapshot.
         let mut activity = Activity { commands: self.cross(now), ..Activity::default() };
         // Read before the rings are emptied: whatever was in them at the request has left them by the end of this turn.
         let drain = self.peers.publication.drain_requested();
         activity.commands += self.run_command(now);
+        // Buffers come back before they are needed for receiving.
         self.reclaim_buffers();
+        // Packets of others first: they hold buffers of other pools, and their senders may wait for these.
         activity.packets += self.take_handoffs(now);
         activity.packets += self.take_service_replies();
         self.take_received(now, &mut activity);
         self.poll_ports(now, &mut activity);
+        // The sweep comes after packets, which wait for it otherwise.
         activity.sweep_due = self.sweep(now);
         activity.commands += self.drain(drain, now);
         match activity.packets {
@@ -43,6 +47,7 @@ impl Worker {
 
     /// Whether another thread has put something in place that a turn would handle.
     pub fn has_input(&self) -> bool {
+        // Whatever a turn handles has to be named here, or the worker would sleep over it.
         let publication = &self.peers.publication;
         publication.is_newer_than(self.current.sequence)
             || publication.drain_requested() != self.drained
@@ -108,6 +113,7 @@ impl Worker {
         if self.ports.len() <= index {
             self.ports.resize_with(index + 1, || None);
         }
+        // A slot that was used before may still be listed as ready.
         self.ready.retain(|ready| *ready != slot);
         self.draining.forget(slot);
         self.ports[index] = Some(PortEntry { is_ready: false, ..entry });
@@ -142,6 +148,7 @@ impl Worker {
             for _ in 0..link.packets.len() {
                 let Some(Handoff { packet, to, eni_generation }) = link.packets.pop() else { break };
                 taken += 1;
+                // A packet may arrive after its ENI was deleted and its index given away, hence the generation.
                 let location = self.current.location(to).filter(|location| location.eni_generation == eni_generation);
                 if location.is_some_and(|location| usize::from(location.worker) == self.peers.number) {
                     self.push_ingress(packet, Delivery { to, pool_owner: pool_owner as u16 });
@@ -295,6 +302,7 @@ impl Worker {
         }
         self.burst = burst;
         self.finish_dispatch(last);
+        // Once per burst, not per packet: ringing costs a fence each time.
         self.ring_doorbells();
         refused
     }
@@ -356,6 +364,7 @@ impl Worker {
     /// Takes a failed port out of service and passes it to the control thread.
     pub(super) fn fail(&mut self, slot: u32, error: io::Error) {
         self.count_held(slot);
+        // Taken out at once, so that it is reported once, and the slot stays until the control thread detaches it.
         let port = self.ports.get_mut(slot as usize).and_then(Option::as_mut).and_then(|entry| entry.port.take());
         if let Some(port) = port {
             self.peers.mailbox.report_failure(PortFailure { slot, port, error });
@@ -368,6 +377,7 @@ impl Worker {
         if elapsed_ns >= SWEEP_INTERVAL_NS {
             self.last_sweep = now;
             let records = self.shard.flows_max();
+            // The pace follows the time that passed, so that a late turn catches up without a second pass.
             let due = records as u64 * elapsed_ns.min(SWEEP_ROUND_NS) / SWEEP_ROUND_NS;
             let due = if self.shard.flow_count() == 0 { 0 } else { self.sweep_due + due as usize };
             // Waiting fragments are checked as well.
