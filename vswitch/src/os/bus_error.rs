@@ -40,11 +40,13 @@ impl GuardedRange {
     pub fn new(start: usize, bytes: usize) -> io::Result<Self> {
         static INSTALLED: OnceLock<Result<(), i32>> = OnceLock::new();
         INSTALLED.get_or_init(install).map_err(io::Error::from_raw_os_error)?;
+        // Claimed before the addresses are written, so that two threads never fill one slot.
         let free = RANGES.iter().position(|slot| !slot.is_taken.swap(true, Ordering::Acquire));
         let index = free.ok_or_else(|| io::Error::other("too many mappings of guest memory"))?;
         let slot = &RANGES[index];
         slot.is_lost.store(false, Ordering::Relaxed);
         slot.start.store(start, Ordering::Relaxed);
+        // The end is written last: while it is zero, the handler takes no notice of the slot.
         slot.end.store(start.saturating_add(bytes), Ordering::Release);
         Ok(Self(index))
     }
@@ -58,6 +60,7 @@ impl GuardedRange {
 impl Drop for GuardedRange {
     fn drop(&mut self) {
         let slot = &RANGES[self.0];
+        // Emptied before it is given back, so that the handler never takes another mapping for this one.
         slot.end.store(0, Ordering::Release);
         slot.is_taken.store(false, Ordering::Release);
     }

@@ -92,6 +92,7 @@ pub fn is_isolated(device: &str) -> bool {
 /// As in [`isolate`].
 pub fn restore(device: &str) -> io::Result<bool> {
     let mut interface = Isolated::open(device)?;
+    // Checked first, since adding filters to an interface that has them costs several messages each second.
     if interface.check().is_ok() {
         return Ok(false);
     }
@@ -107,6 +108,7 @@ pub fn restore(device: &str) -> io::Result<bool> {
 /// The kernel's error.
 pub fn release(device: &str) -> io::Result<()> {
     let mut interface = match Isolated::open(device) {
+        // An interface that is gone took its filters along.
         Err(error) if is_one_of(&error, &[Errno::NODEV]) => return Ok(()),
         opened => opened?,
     };
@@ -119,6 +121,7 @@ pub fn release(device: &str) -> io::Result<()> {
             ours += 1;
         }
     }
+    // The discipline is left to others if they have filters in it.
     if ours > 0 && others == 0 { interface.delete_clsact() } else { Ok(()) }
 }
 
@@ -151,6 +154,7 @@ impl TcFilter {
         let [count, instructions, direct, _] = program();
         let drops =
             options.is_some_and(|options| [count, instructions, direct].iter().all(|option| options.contains(option)));
+        // A priority without filters has the handle zero.
         (handle != 0).then_some(Self { priority, handle, chain: chain.unwrap_or(0), drops })
     }
 }
@@ -181,11 +185,13 @@ impl<'a> Isolated<'a> {
     }
 
     fn add_filters(&mut self) -> io::Result<()> {
+        // A program at the hook runs before any filter, so filters would isolate nothing.
         self.refuse_programs()?;
         let clsact = self.clsact();
         let added = self.netlink.request(RouteNetlinkMessage::NewQueueDiscipline(clsact), NLM_F_CREATE);
         added.map_err(|error| {
             let device = self.device;
+            // `EXIST` and `EINVAL` both mean that another discipline is in the place of this one.
             if is_one_of(&error, &[Errno::INVAL, Errno::EXIST]) {
                 let text = format!(
                     "{device} has a foreign ingress queueing discipline, so its frames cannot be kept from \
@@ -196,6 +202,7 @@ impl<'a> Isolated<'a> {
             self.explain("get a clsact queueing discipline", error)
         })?;
         for hook in Hook::BOTH {
+            // Refused before ours is added: of filters with one priority, an older one would run first.
             self.refuse_filters(hook)?;
             let mut filter = self.filter(hook);
             filter.attributes.push(TcAttribute::Options(program().into()));
@@ -224,6 +231,7 @@ impl<'a> Isolated<'a> {
         let (device, name) = (self.device, hook.name());
         let filters = self.filters(hook)?;
         if let Some(other) =
+            // Only chain 0 runs by itself; filters of other chains run only where a filter jumps to them.
             filters.iter().find(|filter| filter.chain == 0 && filter.priority <= PRIORITY && !filter.is_ours())
         {
             let text = format!(
@@ -291,6 +299,7 @@ impl<'a> Isolated<'a> {
     /// Names our filter of a direction.
     fn filter(&self, hook: Hook) -> TcMessage {
         let mut message = self.message(TcHandle::from(HANDLE), hook.parent());
+        // The protocol is in network byte order within a number of the host's.
         message.header.info = u32::from(PRIORITY) << 16 | u32::from((libc::ETH_P_ALL as u16).to_be());
         message.attributes.push(TcAttribute::Kind(TcFilterBpf::KIND.into()));
         message

@@ -33,6 +33,7 @@ pub struct Identity {
 /// # Errors
 /// `NotFound` if there is none of the name, and an explanation if the file is not a namespace.
 pub fn identity(name: &str) -> io::Result<Identity> {
+    // `stat` follows the mount to the namespace itself, so its inode identifies the namespace.
     let path = path(name)?;
     let status = rustix::fs::stat(&path).map_err(|error| explain(name, error.into()))?;
     let file_system = rustix::fs::statfs(&path).map_err(|error| explain(name, error.into()))?;
@@ -85,6 +86,7 @@ pub(crate) fn current() -> io::Result<String> {
 /// # Errors
 /// The kernel's error, with the name.
 pub fn ensure(name: &str, run_dir: &RunDir) -> io::Result<()> {
+    // One that exists is used as it is and not recorded: somebody else may have made it.
     if identity(name).is_ok() {
         return Ok(());
     }
@@ -97,6 +99,7 @@ pub fn ensure(name: &str, run_dir: &RunDir) -> io::Result<()> {
     }
     let made = on_own_thread(|| {
         sys::enter_new_network_namespace()?;
+        // Through the thread's own entry: the process stays in its namespace, and only this thread has the new one.
         Ok(rustix::mount::mount_bind("/proc/thread-self/ns/net", &target)?)
     });
     if let Err(error) = made {

@@ -68,30 +68,36 @@ impl Interface {
 /// # Errors
 /// The kernel's error, with the step that failed.
 pub fn configure(device: &str, wanted: &Interface, previous: Option<&Interface>) -> io::Result<()> {
+    // Before the device is up: the kernel would send its first solicitations at once.
     disable_autoconfiguration(device);
     let index = interface_index(device).map_err(|error| explain(device, "look up", error))?;
     let mut netlink = Netlink::open()?;
     netlink
         .set_link(index, wanted.mac, wanted.mtu_bytes)
         .map_err(|error| explain(device, "set hardware address and MTU", error))?;
+    // Before the device is up, since addresses are generated at that moment.
     if wanted.addresses.iter().any(|address| matches!(address, IpNet::V6(_))) {
         netlink.stop_link_local(index).map_err(|error| explain(device, "set IPv6 address generation", error))?;
     }
     netlink.set_up(index).map_err(|error| explain(device, "bring up", error))?;
     let loopback = interface_index("lo").map_err(|error| explain("lo", "look up", error))?;
+    // Guests expect to reach themselves, and a new namespace has its loopback device down.
     netlink.set_up(loopback).map_err(|error| explain("lo", "bring up", error))?;
     if let Some(previous) = previous {
+        // Routes go before the addresses that they depend on.
         for gateway in previous.gateways.iter().filter(|gateway| !wanted.gateways.contains(gateway)) {
             ignore_error(netlink.delete_route(default_route(index, *gateway)), io::ErrorKind::NotFound, Errno::SRCH)
                 .map_err(|error| explain(device, "remove default route", error))?;
         }
         netlink.remove_subnets(index, previous, wanted).map_err(|error| explain(device, "remove subnet", error))?;
+        // The kernel may have removed it together with something else, which is as good.
         for address in previous.addresses.iter().filter(|address| !wanted.addresses.contains(address)) {
             ignore_error(netlink.delete_address(index, *address), io::ErrorKind::NotFound, Errno::ADDRNOTAVAIL)
                 .map_err(|error| explain(device, "remove address", error))?;
         }
     }
     for address in &wanted.addresses {
+        // With a gateway, the address brings a route that gives way to the one through the gateway.
         let is_behind_gateway = wanted.gateway_of(address).is_some();
         netlink
             .set_address(index, *address, is_behind_gateway)
@@ -172,6 +178,7 @@ fn family(address: IpAddr) -> AddressFamily {
 /// # Errors
 /// `NODEV` if none of this name exists.
 pub(crate) fn interface_index(device: &str) -> io::Result<u32> {
+    // Any socket of the namespace answers this request.
     let probe = rustix::net::socket(rustix::net::AddressFamily::UNIX, SocketType::DGRAM, None)?;
     Ok(netdevice::name_to_index(&probe, device)?)
 }
@@ -186,6 +193,7 @@ impl Netlink {
     pub(crate) fn open() -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.bind_auto()?;
+        // Connected to the kernel (port 0), so that no other process can send answers.
         socket.connect(&SocketAddr::new(0, 0))?;
         Ok(Self { socket, sequence: 0 })
     }
@@ -211,6 +219,7 @@ impl Netlink {
         let mut link = LinkMessage::default();
         link.header.index = index;
         link.header.flags = LinkFlags::Up;
+        // Only this flag is to change; all others of the device stay.
         link.header.change_mask = LinkFlags::Up;
         self.request(RouteNetlinkMessage::SetLink(link), 0)
     }
@@ -233,7 +242,9 @@ impl Netlink {
     /// Routes a subnet through its gateway, which is on the link and has a permanent neighbour entry.
     fn add_subnet(&mut self, index: u32, (subnet, gateway): (IpNet, IpAddr), mac: MacAddress) -> io::Result<()> {
         let neighbor = neighbor(index, gateway, mac);
+        // The neighbour first: with the route in place and no neighbour, the guest would ask for it.
         self.request(RouteNetlinkMessage::NewNeighbour(neighbor), NLM_F_CREATE | NLM_F_REPLACE)?;
+        // The gateway has to be on the link before a route through it is accepted.
         self.add_route(link_route(index, gateway))?;
         self.add_route(subnet_route(index, subnet, gateway))
     }
@@ -315,6 +326,7 @@ impl Netlink {
                     continue;
                 }
                 match reply.payload {
+                    // An acknowledgement is an error message with the code zero.
                     NetlinkPayload::Error(error) if error.code.is_none() => return Ok(told),
                     NetlinkPayload::Error(error) => return Err(error.to_io()),
                     NetlinkPayload::Done(_) => return Ok(told),

@@ -47,10 +47,13 @@ impl RunDir {
         make_public(path.parent().unwrap_or(path))?;
         static WRITTEN: AtomicU64 = AtomicU64::new(0);
         let number = WRITTEN.fetch_add(1, Ordering::Relaxed);
+        // A name of its own: two threads may write records at the same time.
         let beside = self.folder.join(format!(".new-{}-{number}", std::process::id()));
         let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside);
         let written =
             file.and_then(|mut file| file.write_all(text.as_bytes())).and_then(|()| fs::rename(&beside, path));
+        // What was written in part must not remain; a record that exists is untouched, since only the rename replaces
+        // it.
         written.inspect_err(|_| drop(fs::remove_file(&beside)))
     }
 }
@@ -70,6 +73,7 @@ pub(crate) fn make_public(directory: &Path) -> io::Result<()> {
     directory.parent().map_or(Ok(()), make_public)?;
     match fs::DirBuilder::new().mode(0o755).create(directory) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        // The umask may have taken permissions that readers of the records need.
         made => made.and_then(|()| fs::set_permissions(directory, fs::Permissions::from_mode(0o755))),
     }
 }

@@ -102,9 +102,11 @@ pub struct TapMode {
 /// `InvalidInput` for an invalid name; otherwise the kernel's error.
 pub fn open_tap(device: &str, mode: TapMode) -> io::Result<OwnedFd> {
     let mut name = [0; DEVICE_NAME_BYTES];
+    // One byte is left for the closing zero.
     let room = name.get_mut(..device.len()).filter(|room| !room.is_empty() && room.len() < DEVICE_NAME_BYTES);
     room.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "a device name has 1 to 15 bytes"))?
         .copy_from_slice(device.as_bytes());
+    // Non-blocking from the beginning: a worker never waits in a read.
     let fd = rustix::fs::open("/dev/net/tun", OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?;
     let padding = [0; REQUEST_UNION_BYTES - size_of::<i16>()];
     let flags_if = |is_wanted, flags| if is_wanted { flags } else { 0 };
@@ -340,6 +342,7 @@ pub fn bpf_programs_at(interface: u32, attach_type: u32) -> io::Result<u32> {
     let error = io::Error::last_os_error();
     match (result, error.raw_os_error()) {
         (0, _) => Ok(query.count),
+        // A kernel that does not know the attach point can have no program there.
         (_, Some(libc::EINVAL | libc::ENOSYS)) => Ok(0),
         _ => Err(error),
     }
@@ -372,6 +375,7 @@ pub fn receive_queues(socket: impl AsFd, device: &str) -> io::Result<u32> {
     let result = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
     let error = io::Error::last_os_error();
     match (result, error.raw_os_error()) {
+        // Queues that both receive and send count as well.
         (0, _) => Ok((channels[5] + channels[8]).max(1)),
         (_, Some(libc::EOPNOTSUPP)) => Ok(1),
         _ => Err(error),

@@ -35,12 +35,14 @@ impl BatchSize {
             let frames = burst.len() - before;
             let came: usize = burst[before..].iter().map(|packet| packet.buffer.frame().len()).sum();
             bytes += came;
+            // At least one byte, since the size divides.
             self.frame_bytes = came.checked_div(frames).unwrap_or(self.frame_bytes).max(1);
             if ended.is_some() || frames < wanted || wanted == 0 {
                 break ended;
             }
             self.next = (self.next * 2).min(BURST_PACKETS);
         };
+        // One more than arrived: a queue that grows is noticed by the request that is filled.
         self.next = burst.len() - start + 1;
         ended
     }

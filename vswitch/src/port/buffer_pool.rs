@@ -76,6 +76,7 @@ impl BufferPool {
         {
             return Some(buffer);
         }
+        // A small frame may have a large buffer if no small one is free; the reverse would not fit.
         self.large.pop()
     }
 

@@ -83,6 +83,7 @@ impl PortFactory {
             }
         };
         Ok(match self.faults {
+            // Around each rx queue by itself, so that faults hit every queue.
             Some(faults) => {
                 ports.into_iter().map(|port| Box::new(faults::FaultyPort::new(port, faults)) as _).collect()
             }

@@ -67,8 +67,10 @@ impl FaultyPort {
 
     /// Whether a packet to be sent stays inside, which its sender takes for sent, or finds no room there.
     fn hold_unsent(&mut self, packet: &mut Packet) -> bool {
+        // What follows a held packet is held as well, so that packets stay in order.
         let is_kept = self.faults.unsent > 0 && (!self.unsent.is_empty() || self.happens(self.faults.unsent));
         if is_kept && self.unsent.len() < UNSENT_MAX {
+            // A copy, since the worker gets its buffer back and reuses it.
             let mut copy = FrameBuffer::with_capacity(packet.buffer.frame().len());
             copy.fill(packet.buffer.frame());
             self.unsent.push_back(Packet::claiming(copy, packet.offload));
@@ -95,6 +97,7 @@ impl Port for FaultyPort {
         let mut at = start;
         while at < burst.len() {
             if self.happens(self.faults.lost) {
+                // A lost packet gives its buffer back, or the pool would run dry.
                 pool.put(burst.remove(at).buffer);
                 continue;
             }
@@ -124,6 +127,7 @@ impl Port for FaultyPort {
     }
 
     fn send(&mut self, burst: &mut [Packet]) -> io::Result<()> {
+        // What was held goes first, so that this burst does not overtake it.
         self.flush().inspect_err(|_| drop_all(burst, DropReason::PortDown))?;
         let mut at = 0;
         while at < burst.len() {
@@ -131,6 +135,7 @@ impl Port for FaultyPort {
             let pair = if is_swapped { [Some(at + 1), Some(at)] } else { [Some(at), None] };
             for number in pair.into_iter().flatten() {
                 if self.happens(self.faults.lost) {
+                    // To the sender a lost packet is one that was sent.
                     burst[number].verdict = Verdict::Deliver;
                     continue;
                 }
@@ -159,6 +164,7 @@ impl Port for FaultyPort {
 
     fn flush(&mut self) -> io::Result<()> {
         self.port.flush()?;
+        // The kernel may refuse to take anything, as in an XDP socket that is down.
         if self.faults.unsent > 0 && self.happens(self.faults.unsent) {
             return Ok(());
         }

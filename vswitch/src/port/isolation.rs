@@ -21,6 +21,7 @@ const SEPARATOR: char = ':';
 /// # Errors
 /// Why it is impossible, with interface and namespace. It must not be used as a port then.
 pub(super) fn isolate(port: &PacketPort, run_dir: Option<&RunDir>) -> io::Result<()> {
+    // Recorded before it is isolated, so that a crash in between leaves a record to clean up by, not a dead interface.
     if let Some(run_dir) = run_dir {
         let folder = run_dir.interfaces();
         let recorded = fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
@@ -48,6 +49,7 @@ pub(crate) fn restore(port: &PacketPort) -> io::Result<bool> {
 /// What failed, with interface and namespace. It is no error if either no longer exists.
 pub fn release(port: &PacketPort, run_dir: Option<&RunDir>) -> io::Result<()> {
     match namespace::within_any(port.namespace.as_deref(), || os::isolation::release(&port.device)) {
+        // Interface or namespace may be gone, and its filters with them.
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(explain(&describe(port), error)),
         _ => {}
     }

@@ -68,6 +68,7 @@ fn query_one(netlink: &mut Netlink, device: u32) -> io::Result<LinkState> {
     let mut wanted = LinkMessage::default();
     wanted.header.index = device;
     match netlink.get(RouteNetlinkMessage::GetLink(wanted)) {
+        // Moved to another namespace, the device has its index there and none here.
         Err(error) if error.raw_os_error() == Some(Errno::NODEV.raw_os_error()) => Ok(LinkState::Gone),
         Err(error) => Err(error),
         Ok(told) => Ok(told.iter().find_map(link_of).unwrap_or(LinkState::Gone)),

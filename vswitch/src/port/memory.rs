@@ -36,6 +36,7 @@ impl FrameQueue {
         if self.frames.is_full() {
             return false;
         }
+        // Spare buffers may be of any size that was needed before.
         let spare = self.spare.pop().filter(|spare| spare.capacity() >= frame.len());
         let mut buffer = spare.unwrap_or_else(|| FrameBuffer::with_capacity(frame.len().max(SMALL_BYTES)));
         buffer.fill(frame);
@@ -140,6 +141,7 @@ impl Port for MemoryPort {
         self.check()?;
         let mut bytes = 0;
         for _ in 0..packets_max {
+            // Long frames end the burst early, as with real ports.
             if bytes >= BURST_BYTES {
                 break;
             }

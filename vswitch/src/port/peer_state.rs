@@ -28,6 +28,7 @@ impl PeerState {
 
     /// The port carries nothing, for this reason. Returns whether that is news.
     pub fn set_problem(&self, reason: &str) -> bool {
+        // News only, so that a peer that keeps failing does not fill the log.
         let mut problem = self.0.problem.lock();
         let is_news = problem.as_deref() != Some(reason);
         if is_news {

@@ -28,6 +28,7 @@ impl SocketListener {
     /// says.
     pub fn bind(path: &Path, user: Option<&str>) -> io::Result<Self> {
         let owner = user.map(user_number).transpose()?;
+        // Not followed: a link to somebody else's socket is no socket of ours.
         match fs::symlink_metadata(path) {
             Ok(metadata) if !metadata.file_type().is_socket() => {
                 return Err(io::Error::new(ErrorKind::AlreadyExists, "the file exists and is not a socket"));
@@ -65,6 +66,7 @@ impl SocketListener {
 
 impl Drop for SocketListener {
     fn drop(&mut self) {
+        // Another process may have replaced the file meanwhile; its socket is not ours to remove.
         if identity(&self.path).is_ok_and(|identity| identity == self.identity) {
             // A file that stays is replaced by whoever listens there next.
             let _ = fs::remove_file(&self.path);

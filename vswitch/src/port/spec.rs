@@ -74,6 +74,7 @@ impl PortSpec {
     pub fn can_become(&self, other: &Self) -> bool {
         use desired::DesiredPort::{Memory, Packet, Stream, Tap, VhostUser};
         match (&self.port, &other.port) {
+            // What is applied by netlink can be changed while the device is open; who configures it cannot.
             (Tap(old), Tap(new)) => self.device() == other.device() && old.configure == new.configure,
             (Packet(_), Packet(_)) => self.device() == other.device(),
             // Its peer stays connected where the MTU alone changes.

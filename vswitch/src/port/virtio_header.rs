@@ -20,6 +20,7 @@ pub fn decode(header: &[u8; HEADER_BYTES]) -> Offload {
     let word = |offset: usize| u16::from_ne_bytes([header[offset], header[offset + 1]]);
     let [flags, kind, ..] = *header;
     let (segmentation, marks_congestion_once) = match (kind & !GSO_CONGESTION, kind & GSO_CONGESTION != 0) {
+        // A flag that was never negotiated could mean anything, so the frame is refused by the core.
         _ if flags & !(NEEDS_CHECKSUM | CHECKSUM_IS_VALID) != 0 => (Segmentation::Unknown, false),
         (GSO_NONE, false) => (Segmentation::None, false),
         (GSO_TCP_V4, marks) => (Segmentation::TcpV4, marks),

@@ -105,6 +105,7 @@ impl Port for AfPacketPort {
             buffers.extend((0..wanted).map_while(|_| pool.take_large()));
             let rooms = buffers.iter_mut().map(|buffer| buffer.room_with_header(HEADER_BYTES));
             let mut failure = socket.receive(rooms, frames).err();
+            // A frame that no virtio header can describe is lost, but has to be counted.
             if failure == Some(Errno::INVAL)
                 && let Some(mut buffer) = buffers.pop()
             {
@@ -141,6 +142,7 @@ impl Port for AfPacketPort {
             });
             let (count, verdict) = match self.socket.send(pieces) {
                 Ok(sent) if sent > 0 => (sent, Verdict::Deliver),
+                // No room is for now, so only this frame is lost, not the port.
                 Ok(_) | Err(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM | Errno::INTR) => {
                     (1, Verdict::Drop(DropReason::PortFull))
                 }
@@ -148,6 +150,7 @@ impl Port for AfPacketPort {
                 // The kernel examines frames. What it refuses is the sender's fault, not the port's.
                 Err(Errno::INVAL | Errno::MSGSIZE) => (1, Verdict::Drop(DropReason::PortRefused)),
                 Err(error) => {
+                    // All later frames have the same fate: the port has failed.
                     failure = Some(error);
                     (burst.len() - done, Verdict::Drop(DropReason::PortDown))
                 }

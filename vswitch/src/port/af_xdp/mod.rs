@@ -116,6 +116,7 @@ impl Port for AfXdpPort {
         }
         for packet in &mut *burst {
             let frame = packet.buffer.frame();
+            // A frame that is longer than a chunk can never be sent, however empty the ring is.
             packet.verdict = if !(ETHERNET_HEADER_BYTES..=FRAME_BYTES_MAX).contains(&frame.len()) {
                 Verdict::Drop(DropReason::PortRefused)
             } else if self.socket.push(frame) {

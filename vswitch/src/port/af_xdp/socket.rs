@@ -83,12 +83,14 @@ impl XdpSocket {
         let received = XdpRing::map(&descriptor, &offsets.rx, XDP_PGOFF_RX_RING)?;
         let to_send = XdpRing::map(&descriptor, &offsets.tx, XDP_PGOFF_TX_RING)?;
         let chunk = |number: u32| u64::from(number) * CHUNK_BYTES as u64;
+        // All receiving chunks belong to the kernel before the program redirects the first frame.
         (0..CHUNKS).for_each(|number| fill.push(chunk(number)));
         fill.publish();
         let free = (CHUNKS..2 * CHUNKS).map(chunk).collect();
         bind(&descriptor, &SocketAddrXdp::new(SocketAddrXdpFlags::XDP_COPY, index, 0))?;
         let map = create_socket_map()?;
         put_socket(&map, &descriptor)?;
+        // Attached last, when every frame that it redirects finds a socket with room.
         let redirection = attach_xdp(&load_xdp_program(&program(&map))?, index)?;
         Ok(Self {
             descriptor,
@@ -111,6 +113,7 @@ impl XdpSocket {
                 break;
             }
             self.received.pop();
+            // The kernel reports where the frame begins in its chunk; the chunk begins at a multiple of its size.
             self.fill.push(entry.addr & !(CHUNK_BYTES as u64 - 1));
         }
         // Released before the chunks: the kernel has as many entries in both rings together as there are chunks.
@@ -133,6 +136,8 @@ impl XdpSocket {
 
     /// Queues a frame of at most [`FRAME_BYTES_MAX`] bytes. Returns whether there was room.
     pub fn push(&mut self, frame: &[u8]) -> bool {
+        // Completed chunks are collected only when they are needed, since each look reads a line that the kernel
+        // writes.
         if self.free.is_empty() {
             self.reclaim();
         }
@@ -165,6 +170,7 @@ impl XdpSocket {
                 Err(Errno::AGAIN | Errno::BUSY | Errno::NOBUFS | Errno::INTR) => break,
                 Err(error) => return Err(error),
             }
+            // No progress without an error would be an endless loop.
             if self.to_send.waiting() == waiting {
                 break;
             }
@@ -203,6 +209,7 @@ fn program(map: &OwnedFd) -> [Instruction; 6] {
     [
         Instruction(LOAD_WORD_OF_CONTEXT, 0x12, QUEUE_OFFSET, 0),
         Instruction(LOAD_MAP, 0x11, 0, map.as_raw_fd()),
+        // The second half of the instruction that loads the map.
         Instruction(0, 0, 0, 0),
         Instruction(SET, 0x03, 0, XDP_PASS),
         Instruction(CALL, 0, 0, REDIRECT_MAP),
@@ -308,6 +315,7 @@ impl<T: Copy> XdpRing<T> {
 
     /// Makes pushed entries visible to the kernel.
     fn publish(&self) {
+        // `Release`: the kernel must see the entries before it sees their number.
         self.count(self.producer).store(self.ours, Ordering::Release);
     }
 

@@ -128,9 +128,11 @@ fn open_queues(name: &str, wanted: Offloads, rx_queues: usize) -> io::Result<Vec
     }
     let program = steering::load()?;
     let first = match open_device(name, wanted, true) {
+        // A device that exists with one queue cannot get more; one is better than none.
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => return open_queues(name, wanted, 1),
         opened => opened?,
     };
+    // Before a second queue exists, so that no frame is steered by the kernel's own choice.
     sys::set_tap_steering(&first.0.descriptor, &program)?;
     let mut queues = vec![first];
     for _ in 1..rx_queues {
@@ -158,6 +160,7 @@ fn open_device(name: &str, wanted: Offloads, has_queues: bool) -> io::Result<(De
     };
     sys::set_tap_header_bytes(&descriptor, HEADER_BYTES as i32)?;
     let tcp = Offloads::TCP_V4.with(Offloads::TCP_V6);
+    // From most to least, since the kernel refuses a set as a whole if it does not know one of them.
     for offered in [Offloads::ALL, Offloads::CHECKSUM.with(tcp), Offloads::CHECKSUM, Offloads::NONE] {
         let flags_of = |offload, flags| if offered.contains(offload) && wanted.contains(offload) { flags } else { 0 };
         let flags = flags_of(Offloads::CHECKSUM, tap_offloads::CHECKSUM)
@@ -273,6 +276,7 @@ impl Device {
     fn receive(&self, pool: &mut BufferPool, burst: &mut Vec<Packet>, packets_max: usize) -> Option<Errno> {
         let mut bytes = 0;
         for _ in 0..packets_max {
+            // Without a large buffer, frames stay in the device.
             let mut buffer = pool.take_large()?;
             let offload = match self.read(&mut buffer) {
                 Ok(offload) => offload,

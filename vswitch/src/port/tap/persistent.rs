@@ -57,15 +57,18 @@ pub fn open(
         let (addresses, gateways) = (record.addresses.clone(), record.gateways.clone());
         tap::adjust(tap, interface, Some(&Interface { addresses, gateways, ..interface.clone() }))?;
     }
+    // A device of somebody else is neither recorded nor kept.
     if found.is_none() || own.is_some() {
         let kept = identity(tap).and_then(|identity| {
             let mut record = DeviceRecord { queues: rx_queues, ..DeviceRecord::default() };
             record.identity = identity.unwrap_or_default();
             record.set(interface);
+            // Recorded before it is made to stay: a device that stays without a record would never be removed.
             record.write(tap, run_dir)?;
             queues.iter_mut().try_for_each(|queue| queue.persist(true))
         });
         if let Err(error) = kept {
+            // Not an error: the port works, and only its device ends with the process.
             log::warn!("TAP device {} will not outlive this process: {error}", tap.device);
         }
     }
@@ -136,6 +139,7 @@ pub fn remove_all(run_dir: &RunDir, mut is_gone: impl FnMut(&TapPort)) -> io::Re
 pub(crate) fn identity(tap: &TapPort) -> io::Result<Option<String>> {
     namespace::within_any(tap.namespace.as_deref(), || {
         let index = netlink::index(&tap.device)?;
+        // The index alone is not enough: another namespace may have the same one.
         index.map(|index| namespace::current().map(|namespace| format!("{namespace} {index}"))).transpose()
     })
 }

@@ -38,6 +38,7 @@ pub fn load() -> io::Result<OwnedFd> {
 /// If a frame is too short for a load, the program ends with zero: the first queue, as for anything but IP.
 fn program() -> Vec<Instruction> {
     let xor_words = |offsets: &[i32]| -> Vec<Instruction> {
+        // XOR makes both directions of a flow meet in one queue.
         let one = |offset: &i32| [Instruction(LOAD_WORD, 0, 0, *offset), Instruction(XOR_32, 0x07, 0, 0)];
         offsets.iter().flat_map(one).collect()
     };
@@ -57,6 +58,7 @@ fn program() -> Vec<Instruction> {
     list.extend([
         Instruction(COPY, 0x70, 0, 0),
         Instruction(MULTIPLY_32, 0x00, 0, MULTIPLIER),
+        // The upper half of the product has mixed bits; the lower bits of addresses alone would spread badly.
         Instruction(SHIFT_RIGHT_32, 0x00, 0, 16),
         Instruction(EXIT, 0, 0, 0),
     ]);
