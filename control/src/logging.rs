@@ -69,6 +69,7 @@ impl LogOutput {
 
     fn write(&self, stream: &impl AsFd, text: fmt::Arguments) {
         let descriptor = self.pipe.as_ref().map_or_else(|| stream.as_fd(), AsFd::as_fd);
+        // Taken out and put back with the line: of two threads, only one reports a count.
         let lost = self.lost.swap(0, Ordering::Relaxed);
         let is_out = match lost {
             0 => write_line(descriptor, &text.to_string()),
@@ -81,6 +82,7 @@ impl LogOutput {
 }
 
 fn open_again(descriptor: BorrowedFd<'_>) -> Option<OwnedFd> {
+    // Only a pipe can make a writer wait for its reader; files are always ready.
     use std::os::fd::AsRawFd as _;
     let status = rustix::fs::fstat(descriptor).ok()?;
     if FileType::from_raw_mode(status.st_mode) != FileType::Fifo {
@@ -93,10 +95,13 @@ fn open_again(descriptor: BorrowedFd<'_>) -> Option<OwnedFd> {
 
 /// Writes a line. Returns whether that succeeded.
 fn write_line(descriptor: BorrowedFd<'_>, text: &str) -> bool {
+    // Further lines of a text are indented, so that they cannot be taken for entries of their own.
     let mut line = text.replace('\n', "\n  ");
+    // Cut at a character, or the log would no longer be valid UTF-8.
     let end = line.floor_char_boundary(LINE_BYTES_MAX - 1);
     line.truncate(end);
     line.push('\n');
+    // Asked first: a descriptor that others share may be blocking.
     has_room(descriptor) && rustix::io::write(descriptor, line.as_bytes()).is_ok()
 }
 

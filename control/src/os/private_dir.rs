@@ -30,6 +30,7 @@ pub fn ensure(path: &Path, mode: u32) -> io::Result<()> {
 /// # Errors
 /// As in [`ensure`].
 pub fn check(path: &Path) -> io::Result<()> {
+    // Both the link and what it leads to: whoever owns the link can redirect it.
     let link = fs::symlink_metadata(path)?;
     check_owner(&link)?;
     let directory = fs::metadata(path)?;
@@ -46,6 +47,7 @@ pub fn check(path: &Path) -> io::Result<()> {
 fn check_owner(metadata: &Metadata) -> io::Result<()> {
     let own = rustix::process::geteuid().as_raw();
     match metadata.uid() {
+        // Root may own it: root can change everything anyway.
         uid if uid == own || uid == 0 => Ok(()),
         uid => Err(denied(format!("it belongs to user {uid}: `chown` it to user {own}, or choose another directory"))),
     }

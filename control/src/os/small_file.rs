@@ -21,15 +21,18 @@ pub fn write(path: &Path, content: &[u8]) -> io::Result<()> {
         // It may occupy the space that is missing.
         let _ = fs::remove_file(&beside);
     }
+    // The rename is durable only once the directory is.
     written.and_then(|()| File::open(folder)?.sync_all())
 }
 
 fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
+    // Whatever has the name is removed: a link there would otherwise lead the new content elsewhere.
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    // The umask may have taken more permissions than it should.
     file.set_permissions(Permissions::from_mode(0o600))?;
     file.write_all(content)?;
     file.sync_all()

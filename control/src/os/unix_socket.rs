@@ -29,6 +29,7 @@ pub fn connect(path: &Path, patience: Duration) -> io::Result<UnixStream> {
         }
     }
     let stream = UnixStream::from(socket);
+    // Non-blocking was for connecting only; its users set timeouts instead.
     stream.set_nonblocking(false)?;
     Ok(stream)
 }
@@ -54,6 +55,7 @@ pub fn is_in_use(path: &Path) -> bool {
         let listener = match connect(path, CONNECT_TIME) {
             Ok(stream) => rustix::net::sockopt::socket_peercred(&stream).map(|peer| peer.pid),
             Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(Errno::TIMEDOUT),
+            // Nobody listens: the file is left over from a process that ended.
             Err(_) => return false,
         };
         let is_alive = listener.is_ok_and(|pid| is_running(pid.as_raw_nonzero().get().unsigned_abs()));

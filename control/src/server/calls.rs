@@ -35,6 +35,7 @@ impl Server {
     /// Takes calls: queries are answered at once, changes wait for their turn. Returns whether there may be more to
     /// take.
     pub(super) fn take_calls(&mut self) -> bool {
+        // Callers that are gone free their places before new ones are counted.
         self.forget_callers();
         for _ in 0..CALLS_MAX {
             if self.callers.len() >= CALLS_MAX {
@@ -44,8 +45,10 @@ impl Server {
             let (number, call) = (self.ticket(), Arc::new(call));
             let origin = ReplyTarget::Http(number);
             let token = token_id(&call);
+            // The first request with the token may still be under way; its answer is not known yet.
             let is_repeated = token.is_some() && self.callers.values().any(|caller| caller.token == token);
             self.callers
+                // Only the first holds the token, so that its end frees it.
                 .insert(number, Caller { reply, call: Arc::clone(&call), token: token.filter(|_| !is_repeated) });
             if self.stopping {
                 self.refuse(origin, SERVICE_UNAVAILABLE.error("the control plane is stopping"));
@@ -89,6 +92,7 @@ impl Server {
         check(&input)?;
         let token = token_id(call).map(|id| (id, fingerprint(call)));
         let known = token.as_ref().and_then(|(id, request)| Some((input.token(id)?, request)));
+        // Before planning: a repeated request gets the first answer, even if it could not be made any more.
         if let Some((token, request)) = known {
             return repeated(token, request).map(CallResult::Answer).map_err(|error| refusal(call, error));
         }
@@ -99,10 +103,12 @@ impl Server {
             Plan::Change(command, answer_of) => (command, answer_of),
         };
         if dry_run {
+            // Tried on the staged state, so that the answer is that of the change at this moment.
             let tried = self.state.could_change(&command, &environment);
             return Err(refusal(call, tried.err().unwrap_or_else(dry_run_passed)));
         }
         let mut answer = ResponseBody::new();
+        // The answer is written from the state that the change leads to, and stored with it in one transaction.
         let staged = self.state.stage(&command, &environment, |next| {
             let input = CallInput { model: next, call, settings, environment: &environment };
             answer = completed(call.action, answer_of(&input));
@@ -150,6 +156,7 @@ fn token_id(call: &Call) -> Option<String> {
 }
 
 fn fingerprint(call: &Call) -> String {
+    // An empty parameter counts as an absent one.
     let pairs: Vec<(&str, &str)> = call.parameters.pairs().filter(|(_, value)| !value.is_empty()).collect();
     hash(format!("{pairs:?}").as_bytes())
 }

@@ -63,6 +63,7 @@ impl Server {
                 continue;
             }
             match self.state.commit() {
+                // Only what the forwarding plane would refuse may be the fault of one of several.
                 Err(error) if error.code == FORWARDING_REFUSED.code => self.retry_individually(changes, error),
                 Err(error) => self.refuse_all(changes, &error),
                 Ok(kept) => self.send(changes, kept),
@@ -75,6 +76,7 @@ impl Server {
         let mut changes: Vec<PendingChange> = Vec::new();
         while changes.len() < CHANGES_AT_ONCE_MAX {
             let is_alone = |queued: &QueuedChange| queued.alone;
+            // A change that is tried alone is committed alone.
             if !changes.is_empty() && (is_alone(&changes[0].queued) || self.waiting.front().is_some_and(is_alone)) {
                 break;
             }
@@ -103,9 +105,11 @@ impl Server {
     /// depend on the state before them, of which something may not be in force yet.
     fn send(&mut self, changes: Vec<PendingChange>, kept: Committed) {
         let ticket = self.ticket();
+        // The oldest request determines how long the forwarding plane may take.
         let asked = changes.iter().map(|change| change.queued.asked).min().unwrap_or_else(Instant::now);
         match self.link.change(LinkChange { ticket, delta: kept.delta.clone().unwrap_or_default(), asked }) {
             Ok(()) => self.in_flight = Some(InFlight { ticket, kept, changes }),
+            // Nothing is in doubt about the change itself: it is stored, and affects no packet.
             Err(_) if kept.delta.is_none() => {
                 self.changed(changes, &Forwarding::Pending { reason: "too many requests wait for it".into() });
             }
@@ -118,6 +122,7 @@ impl Server {
 
     /// Undoes what the forwarding plane does not run, and phrases the refusal.
     fn take_back(&mut self, kept: Committed, kind: ErrorKind, reason: &str) -> ApiError {
+        // Undoing is a commit of its own and may fail for lack of space.
         match self.state.undo(kept) {
             Ok(()) => kind.error(format!("nothing was changed, because of the forwarding plane: {reason}")),
             Err(error) => {
@@ -133,6 +138,7 @@ impl Server {
         if changes.len() == 1 {
             return self.refuse_all(changes, &error);
         }
+        // In reverse, each in front of the others, so that they keep their order.
         for PendingChange { queued, .. } in changes.into_iter().rev() {
             self.waiting.push_front(QueuedChange { alone: true, ..queued });
         }

@@ -72,6 +72,7 @@ impl Server {
         let Some(user) = trusted_user(stream) else {
             return Err(FORBIDDEN.error("this socket is only for root and the user who started Sluice"));
         };
+        // Root can always connect to see and mend what others have done.
         let reserved = if user.is_root() { 0 } else { CONNECTIONS_RESERVED };
         if self.connections.len() >= CONNECTIONS_MAX - reserved {
             self.refusals.count();
@@ -88,6 +89,7 @@ impl Server {
         let interest = Interest::READABLE | Interest::WRITABLE;
         if self.poll.registry().register(&mut stream, token, interest).is_ok() {
             self.connections.insert(token, SocketConnection::new(stream, user));
+            // A client may have sent its request before it was registered.
             self.make_ready(token);
         }
     }
@@ -118,6 +120,7 @@ impl Server {
         let now = Instant::now();
         let slow = |connection: &SocketConnection| connection.line_deadline().is_some_and(|deadline| deadline <= now);
         let late =
+            // What arrived in time but has not been read is not late.
             self.connections.iter().filter(|(token, connection)| slow(connection) && !self.ready.contains(token));
         let late: Vec<Token> = late.map(|(token, _)| *token).collect();
         for token in late {
@@ -142,5 +145,6 @@ impl Server {
 
 /// Tells a client why it is refused, as far as its socket takes the message, and closes the connection.
 fn turn_away(mut stream: UnixStream, refusal: ApiError) {
+    // Best effort: the client may be gone, and the next attempt says the same.
     let _ = io::Write::write(&mut stream, &Reply::refused(0, refusal).to_line());
 }

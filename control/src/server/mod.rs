@@ -101,6 +101,7 @@ pub fn run(config: &ControlConfig) -> Result<(), RunError> {
         true => EmbeddedStore::open_existing(directory)?,
         false => EmbeddedStore::open(directory)?,
     };
+    // Opened before privileges are dropped: the port may be below 1024.
     let endpoint = match &config.api {
         Some(api) => Some(Endpoint::open(api, &config.data_dir)?),
         None => None,
@@ -208,6 +209,7 @@ impl Server {
         let (calls_in, calls) = sync_channel(calls::CALLS_MAX);
         let settings = endpoint.as_ref().map(|endpoint| endpoint.settings().clone()).unwrap_or_default();
         let wake = Arc::clone(&waker);
+        // Waking fails only if a wake-up is pending already.
         let http = endpoint.map(|endpoint| endpoint.start(calls_in, move || drop(wake.wake()))).transpose();
         let http = http.map_err(io("start the HTTP interface"))?;
         let (sender, reports) = channel();
@@ -248,6 +250,7 @@ impl Server {
     fn run(mut self) -> Result<(), RunError> {
         let mut events = Events::with_capacity(1024);
         let mut has_calls = false;
+        // A change in flight is waited for, since its client must learn whether it is in force.
         while !(self.stopping && self.in_flight.is_none()) {
             let has_more = has_calls || (!self.ready.is_empty() && !self.stopping);
             let pause = if has_more { Some(Duration::ZERO) } else { self.until_due() };
@@ -280,6 +283,7 @@ impl Server {
                 WAKER => {}
                 STOP => self.stopping = true,
                 token => {
+                    // Written before reading: a client that has not read its reply gets no further one.
                     self.flush(token);
                     self.make_ready(token);
                 }
@@ -296,6 +300,7 @@ impl Server {
     }
 
     fn make_ready(&mut self, token: Token) {
+        // A busy client has its next request wait, so that its replies stay in order.
         let listening =
             self.connections.get(&token).is_some_and(|connection| !connection.busy && !connection.is_writing());
         if listening && !self.ready.contains(&token) {
@@ -305,6 +310,7 @@ impl Server {
 
     /// Serves one request of every client that is ready.
     fn serve_round(&mut self) {
+        // Taken out: clients that become ready meanwhile wait for the next round.
         for token in std::mem::take(&mut self.ready) {
             let room = self.room_of(token);
             let Some(connection) = self.connections.get_mut(&token) else { continue };
@@ -400,6 +406,7 @@ impl Server {
         while let Ok(report) = self.reports.try_recv() {
             match report {
                 LinkReport::Apply { ticket, outcome } => {
+                    // A report of an earlier change that was given up on has another ticket.
                     if let Some(in_flight) = self.in_flight.take_if(|in_flight| in_flight.ticket == ticket) {
                         self.finish(in_flight, outcome);
                     }
@@ -445,6 +452,7 @@ impl Server {
         let Some(connection) = self.connections.get_mut(&token) else { return };
         connection.busy = false;
         connection.reply(&Reply::new(request, body).to_line());
+        // Most replies fit into the socket's buffer, so no event is needed for them.
         self.flush(token);
         self.make_ready(token);
     }

@@ -122,6 +122,7 @@ impl Client {
         line.push(b'\n');
         let reply = self.send(&line).map_err(|source| self.broken(source))?;
         let reply: Reply = serde_json::from_slice(&reply).map_err(|error| self.foreign(error.to_string()))?;
+        // A refusal may answer a request whose number could not be read.
         match reply.body {
             ReplyBody::Refused { error } => Err(ClientError::Refused(error)),
             _ if reply.request != self.last_request => {
@@ -140,6 +141,7 @@ impl Client {
         match reply.pop() {
             Some(b'\n') => Ok(reply),
             _ => {
+                // The error of sending tells more than that of reading what never came.
                 sent?;
                 read?;
                 Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the connection ended"))

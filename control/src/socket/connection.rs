@@ -139,6 +139,7 @@ impl SocketConnection {
                     return Some(if line.len() >= REQUEST_BYTES_MAX { Input::TooLong } else { Input::Line(line) });
                 }
                 (None, true) => {
+                    // Skipped as it arrives, so that a refused line holds no memory.
                     self.input = Vec::new();
                     self.scanned = 0;
                     return None;
@@ -183,6 +184,7 @@ impl SocketConnection {
                 Err(error) => return Err(error),
             }
         }
+        // The memory of a long reply is not kept for an idle connection.
         self.output = Vec::new();
         self.written = 0;
         Ok(())

@@ -133,6 +133,7 @@ fn read_fields(request: Option<u64>, mut fields: Map<String, Value>) -> Result<O
             let message = format!("this is version {VERSION} of the protocol, the request has {version}");
             return Err(INVALID_PARAMETER.error(message).field("version"));
         }
+        // The version is checked before anything else, so that a foreign protocol gets a useful refusal.
         None => return Err(MISSING_PARAMETER.error(format!("say \"version\":{VERSION}")).field("version")),
     }
     if request.is_none() {
@@ -243,6 +244,7 @@ impl<'a> FieldPlace<'a> {
     fn is_named_in(&self, message: &str) -> bool {
         let name = format!("{}{}", self.noun, self.id);
         let is_part = |letter: char| letter.is_alphanumeric() || letter == '-';
+        // A name inside a longer one is another name, such as `sg-1` in `sg-12`.
         message.match_indices(&name).any(|(start, _)| {
             !message[..start].ends_with(is_part) && !message[start + name.len()..].starts_with(is_part)
         })

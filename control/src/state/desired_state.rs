@@ -51,10 +51,12 @@ pub fn affected(model: &Model, events: &[Event], desired: &Desired) -> Delta {
                 affect(&mut delta.port_lists, id, &desired.port_lists, now);
             }
             Event::Eni(id, _) => affect_eni(&mut delta, model, id, desired),
+            // An instance lends its name to its ENIs, and their guests are told it.
             Event::Instance(id, _) => {
                 let enis = model.instances.get(id).into_iter().flat_map(|instance| instance.enis.keys());
                 enis.for_each(|eni| affect_eni(&mut delta, model, eni, desired));
             }
+            // Sets of DHCP options are metadata of their own, and several VPCs may use one.
             Event::Metadata(id, _) => {
                 let vpcs = model.vpcs.keys().filter(|vpc| dhcp::depends_on(model, vpc, id));
                 vpcs.for_each(|vpc| affect_vpc(&mut delta, model, vpc, desired));
@@ -71,6 +73,7 @@ fn affect<K: Ord + Clone, D: PartialEq>(
     running: &BTreeMap<K, D>,
     now: impl FnOnce() -> Option<D>,
 ) {
+    // The first event of an object has compared its final state already.
     if changes.contains_key(id) {
         return;
     }
@@ -89,6 +92,7 @@ fn affect_eni(delta: &mut Delta, model: &Model, id: &EniId, desired: &Desired) {
 }
 
 fn affect_group(delta: &mut Delta, model: &Model, id: &GroupId, desired: &Desired) {
+    // The whole group replaces single rules.
     delta.rules.remove(id);
     let now = || model.groups.get(id).and_then(|group| desired_group(model, id, group));
     affect(&mut delta.groups, id, &desired.groups, now);
@@ -96,6 +100,7 @@ fn affect_group(delta: &mut Delta, model: &Model, id: &GroupId, desired: &Desire
 
 /// A rule on its own, unless its group is added, removed or sent as a whole.
 fn affect_rule(delta: &mut Delta, model: &Model, (id, rule): (&GroupId, &RuleId), desired: &Desired) {
+    // Without the group on both sides, there is no rule to compare with.
     let (true, Some(before)) = (model.groups.contains_key(id), desired.groups.get(id)) else {
         return affect_group(delta, model, id, desired);
     };
@@ -114,6 +119,7 @@ pub fn validated_part<'a>(delta: &Delta, before: &Delta, desired: &'a Desired) -
         let old = before.groups.get(id).and_then(Option::as_ref);
         group.as_ref().is_some_and(|new| old.is_none_or(|old| alike(old, new)))
     };
+    // Destructured, so that a new kind of object does not compile until its validation is considered.
     let Delta { settings, vpcs, vswitches, groups, rules, prefix_lists, port_lists, enis } = delta;
     let others = settings.is_some() || !(vpcs.is_empty() && vswitches.is_empty() && enis.is_empty());
     if others || !(prefix_lists.is_empty() && port_lists.is_empty()) || !groups.iter().all(rules_alone) {
@@ -127,6 +133,7 @@ pub fn validated_part<'a>(delta: &Delta, before: &Delta, desired: &'a Desired) -
                 Remote::PrefixList(named) => copy(&mut part.prefix_lists, &desired.prefix_lists, named),
                 Remote::Group(named) if part.groups.contains_key(named) => {}
                 Remote::Group(named) => part.groups.extend(desired.groups.get(named).map(|group| {
+                    // Of a group that is named, only its existence and its VPC matter.
                     let (vpc, rules) = (group.vpc.clone(), Vec::new());
                     (named.clone(), desired::SecurityGroup { vpc, rules, ..*group })
                 })),

@@ -98,10 +98,12 @@ impl StateOwner {
         let mut events = self.model.decide(command, environment)?;
         let mut undo = self.apply(&events);
         let (objects, warnings) = (changed_objects(&events, &undo), self.model.warnings(&undo));
+        // Further events may depend on the result, such as the answer that is stored with the change.
         let following = more(&self.model);
         undo.extend(self.apply(&following));
         events.extend(following);
         self.staged.events.extend(events);
+        // Later changes are undone first.
         undo.append(&mut self.staged.undo);
         self.staged.undo = undo;
         Ok(Summary { objects, warnings })
@@ -116,7 +118,9 @@ impl StateOwner {
         let delta = affected(&self.model, &events, &self.desired);
         let undo_delta = delta.clone().apply(&mut self.desired);
         let affects_forwarding = !delta.is_empty();
+        // Checked before it is stored: what cannot run never reaches the file.
         let refused = self.check(&delta, &undo_delta).and_then(|()| match events.is_empty() {
+            // A change without events needs no commit, but is answered after those before it.
             true => Ok(()),
             false => self.store.append(&events).map_err(|error| INTERNAL_ERROR.error(error.to_string())),
         });
@@ -137,6 +141,7 @@ impl StateOwner {
     pub fn could_change(&mut self, command: &Command, environment: &Environment) -> Result<(), ApiError> {
         let events = self.model.decide(command, environment)?;
         let undo = self.apply(&events);
+        // Staged changes are part of the state on which this one would be made.
         let both: Vec<Event> = self.staged.events.iter().cloned().chain(events).collect();
         let delta = affected(&self.model, &both, &self.desired);
         let undo_delta = delta.clone().apply(&mut self.desired);
@@ -151,6 +156,7 @@ impl StateOwner {
     /// # Errors
     /// The store's error; the changes then stay.
     pub fn undo(&mut self, kept: Committed) -> Result<(), StoreError> {
+        // The store first: if it fails, memory still agrees with the file.
         self.store.append(&kept.undo)?;
         self.apply_all(kept.undo);
         kept.undo_delta.apply(&mut self.desired);
@@ -159,6 +165,7 @@ impl StateOwner {
 
     /// Applies events and returns those that undo them.
     fn apply(&mut self, events: &[Event]) -> Vec<Event> {
+        // Computed before the events are applied, from what they replace.
         let undo = self.model.undo(events);
         self.apply_all(events.to_vec());
         undo
@@ -183,6 +190,7 @@ impl StateOwner {
 fn changed_objects(events: &[Event], before: &[Event]) -> Vec<ChangedObject> {
     let mut told = BTreeSet::new();
     let is_told = |event: &Event| !matches!(event, Event::Metadata(..) | Event::Token(..));
+    // From the last: of several events of an object, the last tells what became of it.
     let last = events.iter().zip(before).rev().filter(|(event, _)| is_told(event) && told.insert(event.key()));
     let mut objects: Vec<ChangedObject> = last.filter_map(|(event, before)| changed_object(event, before)).collect();
     objects.reverse();
@@ -191,6 +199,7 @@ fn changed_objects(events: &[Event], before: &[Event]) -> Vec<ChangedObject> {
 
 fn changed_object(event: &Event, before: &Event) -> Option<ChangedObject> {
     let change = match (before.is_end(), event.is_end()) {
+        // Made and removed within one batch: nothing to report.
         (true, true) => return None,
         (false, true) => ChangeKind::Deleted,
         (true, false) => ChangeKind::Created,

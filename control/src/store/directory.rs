@@ -35,10 +35,12 @@ impl DataDirectory {
             .create(true)
             .truncate(false)
             .mode(0o600)
+            // A link in the place of the lock file would make this process lock and truncate another file.
             .custom_flags(OFlags::NOFOLLOW.bits() as i32)
             .open(&lock_path)
             .map_err(|error| StoreError::io("open", &lock_path, error))?;
         let asked = Instant::now();
+        // Polled, since a lock that waits could not be given up after a while.
         loop {
             match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => break,
@@ -46,6 +48,7 @@ impl DataDirectory {
                 Err(error) => return Err(StoreError::io("lock", &lock_path, error)),
             }
             let holder = holder(&mut lock);
+            // The kernel frees a dead process's lock only after its memory, so its number may still be there.
             let is_alive = holder.parse().is_ok_and(is_running);
             if asked.elapsed() > if is_alive { PATIENCE_RUNNING } else { PATIENCE_DEAD } {
                 return Err(StoreError::InUse { path: path.into(), holder });

@@ -79,6 +79,7 @@ impl EmbeddedStore {
     /// As in [`EmbeddedStore::open`].
     pub fn open_existing(directory: DataDirectory) -> Result<Self, StoreError> {
         let path = directory.file(STATE_FILE);
+        // The forwarding plane runs a state that was stored here, so an empty directory cannot be a first start.
         if !path.exists() {
             let reason = "the file is gone, though the forwarding plane runs this state: is its disk mounted?";
             return Err(StoreError::damaged(path, reason));
@@ -133,6 +134,7 @@ impl EmbeddedStore {
         written_over.map_err(|error| self.failed(format!("an earlier failure persists: {error}")))?;
         let database = guard(&self.path, || open_database(&self.path, &self.open_file))?;
         let (_, found) = guard(&self.path, || read_all(&database, &self.path))?;
+        // If the sums agree, the failed commit left nothing.
         if found != self.sums {
             let restored = catch_unwind(AssertUnwindSafe(|| restore(&database, &self.before, self.sums)));
             if let Some(error) = restored.map_or_else(|_| Some("the file is damaged".into()), told) {
@@ -173,6 +175,7 @@ impl Store for EmbeddedStore {
     fn append(&mut self, events: &[Event]) -> Result<(), StoreError> {
         self.loaded = None;
         self.mend()?;
+        // Taken out: if anything fails, it must not be used again.
         let database = self.database.take().ok_or_else(|| self.failed("the file is not open"))?;
         let mut before = RecordsBefore::new();
         let written = catch_unwind(AssertUnwindSafe(|| write(&database, events, self.sums, &mut before)));
@@ -218,6 +221,7 @@ fn begin(directory: &DataDirectory, path: &Path) -> Result<(), StoreError> {
         Ok(transaction.commit()?)
     };
     made().map_err(|error| StoreError::Append { path: new.clone(), reason: error.to_string() })?;
+    // The name appears only once the content is complete and synced.
     std::fs::rename(&new, path).map_err(|error| StoreError::io("rename", &new, error))?;
     directory.sync()
 }
@@ -284,6 +288,7 @@ fn read_all(database: &Database, path: &Path) -> Result<(Vec<Event>, Sums), Stor
         }
         events.push(Event::from_record(key, content).map_err(|error| StoreError::record(path, &error))?);
         count += 1;
+        // A sum, not a chain: records can be replaced in any order.
         seal = seal.wrapping_add(sum);
     }
     if (count, seal) != (number(META_COUNT)?, number(META_SEAL)?) {
@@ -296,6 +301,7 @@ fn read_all(database: &Database, path: &Path) -> Result<(Vec<Event>, Sums), Stor
 fn write(database: &Database, events: &[Event], sums: Sums, before: &mut RecordsBefore) -> Result<Sums, redb::Error> {
     let Sums { mut count, mut seal } = sums;
     let mut transaction = database.begin_write()?;
+    // In one phase, a crash could bring back the state before the last commit.
     transaction.set_two_phase_commit(true);
     {
         let mut objects = transaction.open_table(OBJECTS)?;
@@ -312,10 +318,12 @@ fn write(database: &Database, events: &[Event], sums: Sums, before: &mut Records
                 None => objects.remove(key.as_str())?,
             };
             let old = old.map(|old| old.value().to_vec());
+            // Replacing a record takes its old checksum out of the seal.
             if let Some(old) = &old {
                 count -= 1;
                 seal = seal.wrapping_sub(checksum(&key, old.get(CHECKSUM_BYTES..).unwrap_or_default()));
             }
+            // The first content counts: a key may occur twice in one change.
             before.entry(key).or_insert(old);
         }
     }

@@ -78,7 +78,9 @@ impl Role {
 /// Drops what `role` needs neither to start nor to run. Call it first in a process: threads that already run keep what
 /// they have. If the kernel refuses a step, that is logged, and the others are done.
 pub fn restrict(role: Role) {
+    // Files and sockets are for this user alone, even where no mode is given.
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    // This also permits a process without privileges to install a filter of system calls.
     tell("cannot renounce new privileges", rustix::thread::set_no_new_privs(true));
     tell("cannot clear its ambient capabilities", rustix::thread::clear_ambient_capability_set());
     tell("cannot reduce its bounding set of capabilities", bound(role.bounding()));
@@ -101,6 +103,7 @@ fn tell<E: std::fmt::Display>(what: &str, result: Result<(), E>) {
 /// Keeps these of the present capabilities.
 fn keep(permitted: CapabilitySet, effective: CapabilitySet) -> rustix::io::Result<()> {
     let held = rustix::thread::capabilities(None)?.permitted;
+    // A capability that the process does not hold cannot be kept; asking for it would fail as a whole.
     let (permitted, effective, inheritable) = (permitted & held, effective & held, CapabilitySet::empty());
     rustix::thread::set_capabilities(None, CapabilitySets { effective, permitted, inheritable })
 }

@@ -104,13 +104,17 @@ impl ChangeThread {
         if delta.is_empty() && self.still_in_sync() {
             return LinkReport::Apply { ticket, outcome: LinkOutcome::InForce };
         }
+        // Kept, since a refusal brings back what was pending before.
         let pending = self.pending.clone();
+        // Without a running state the whole is sent anyway, and no delta is kept.
         if self.running.is_some() {
             extend(&mut self.pending, delta.clone());
         }
         let undo = delta.apply(&mut self.target);
+        // A forwarding plane that does not answer must not hold up each change for the whole timeout.
         let outcome = match self.is_silent {
             true => LinkOutcome::Pending(Failure::silence(self.timeout).text),
+            // However long the change had to wait, it is tried once.
             false => self.converge((asked + self.timeout).max(Instant::now() + GRACE)),
         };
         if matches!(outcome, LinkOutcome::Refused(_)) {
@@ -128,6 +132,7 @@ impl ChangeThread {
     fn still_in_sync(&mut self) -> bool {
         if self.connection.as_ref().is_some_and(SwitchConnection::has_ended) {
             self.disconnect("the forwarding plane closed the connection".into());
+            // A connection that ended is mostly a restart, so the first attempt follows at once.
             (self.retry_at, self.back_off) = (Instant::now(), BACK_OFF.0);
         }
         self.in_sync()
@@ -171,6 +176,7 @@ impl ChangeThread {
 
     fn try_converge(&mut self, deadline: Instant) -> Result<LinkOutcome, Failure> {
         self.connect(deadline)?;
+        // A delta needs a base that both know; after a reconnection there is none.
         if let Some(base) = self.running {
             let delta = self.pending.clone();
             let body = RequestBody::Apply { base, generation: self.generation + 1, delta };
@@ -189,6 +195,7 @@ impl ChangeThread {
     }
 
     fn submit(&mut self, body: RequestBody, deadline: Instant) -> Result<LinkOutcome, Failure> {
+        // A number is never used twice, even if the request is lost.
         self.generation += 1;
         match self.exchange(body, deadline)? {
             SwitchReplyBody::Applied(applied) => {
@@ -213,6 +220,7 @@ impl ChangeThread {
             return Ok(());
         }
         self.connection = Some(SwitchConnection::open(&self.socket, self.timeout, deadline)?);
+        // A new connection may lead to another process, which runs something else.
         self.running = None;
         self.learn_generation(deadline)
     }
@@ -239,6 +247,7 @@ impl ChangeThread {
     fn back_off(&mut self, reason: String) {
         self.reason = Some(reason);
         self.retry_at = Instant::now() + self.back_off;
+        // Doubled after use, so that the first pause is the short one.
         self.back_off = (self.back_off * 2).min(BACK_OFF.1);
     }
 

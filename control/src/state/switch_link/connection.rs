@@ -43,6 +43,7 @@ impl SwitchConnection {
     /// Connects. `timeout` is the time that a message about a missing answer gives.
     pub(super) fn open(socket: &Path, timeout: Duration, deadline: Instant) -> Result<Self, Failure> {
         let patience = deadline.saturating_duration_since(Instant::now());
+        // A full queue of connections means that the owner does not accept, which is silence, not absence.
         let stream = unix_socket::connect(socket, patience).map_err(|error| match error.kind() {
             io::ErrorKind::TimedOut => Failure::silence(timeout),
             _ => format!("the forwarding plane at {} cannot be reached: {error}", socket.display()).into(),
@@ -62,6 +63,7 @@ impl SwitchConnection {
     pub(super) fn has_ended(&self) -> bool {
         let mut byte = [0];
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        // Nothing is expected between requests: data is as wrong as the end.
         rustix::net::recv(self.stream.get_ref(), &mut byte, flags) != Err(rustix::io::Errno::AGAIN)
     }
 
@@ -74,6 +76,7 @@ impl SwitchConnection {
             io::Error::new(io::ErrorKind::InvalidData, format!("its answer cannot be read: {}", refusal.message))
         })?;
         let is_refusal = matches!(reply.body, SwitchReplyBody::Refused { .. });
+        // A refusal without a number answers a request that could not be read at all.
         if reply.id != self.last_id && !(is_refusal && reply.id == 0) {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "it answered another request"));
         }
@@ -82,6 +85,7 @@ impl SwitchConnection {
 
     fn write(&mut self, mut bytes: &[u8], deadline: Instant) -> io::Result<()> {
         while !bytes.is_empty() {
+            // Set anew for each piece: the deadline is that of the whole message.
             self.stream.get_ref().set_write_timeout(Some(left(deadline)?))?;
             match self.stream.get_mut().write(bytes) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
@@ -112,6 +116,7 @@ impl SwitchConnection {
             if ends {
                 return Ok(line);
             }
+            // Checked as it grows: whatever is at the other end must not fill memory.
             if line.len() > MESSAGE_BYTES_MAX {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "its answer is too long"));
             }

@@ -117,6 +117,7 @@ impl SwitchLink {
         desired: Desired,
         report: impl Fn(LinkReport) + Clone + Send + 'static,
     ) -> io::Result<Self> {
+        // Bounded, so that a forwarding plane that hangs refuses instead of piling up requests.
         let (changes, change_inbox) = sync_channel(CHANGES_MAX);
         let (questions, question_inbox) = sync_channel(QUESTIONS_MAX);
         let change_thread = ChangeThread::new(socket, timeout, desired);

@@ -49,6 +49,7 @@ impl QuestionThread {
             Some(connection) => connection,
             None => SwitchConnection::open(&self.socket, self.timeout, deadline)?,
         };
+        // Only kept after success: after an error, an answer may still be on its way.
         let answer = connection.ask(body, deadline)?;
         self.connection = Some(connection);
         Ok(answer)
