@@ -165,6 +165,7 @@ impl Build for Desired {
             timeouts: Timeouts::default(),
             sessions_max: DesiredEni::default_sessions_max(),
             hostname: None,
+            rate_limits: Default::default(),
             tracking: Tracking::default(),
             port: Some(DesiredPort::Memory),
         };

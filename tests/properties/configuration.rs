@@ -113,6 +113,7 @@ fn arbitrary_eni(random: &mut Random) -> DesiredEni {
         timeouts: Timeouts { udp_s: random.pick(&[30, 31]), ..Timeouts::default() },
         sessions_max: random.below(3) as u32,
         hostname: None,
+        rate_limits: Default::default(),
         tracking: Default::default(),
         port,
     }

@@ -14,6 +14,7 @@ use vswitch_core::config::limits::{
     BURST_PACKETS, ETHERNET_HEADER_BYTES, HANDOFF_PACKETS, MTU_BYTES_MAX, SERVICE_REQUESTS_MAX,
 };
 use vswitch_core::config::protocol::EniStats;
+use vswitch_core::config::rate_limits::RateLimits;
 use vswitch_core::hw::time::Time;
 use vswitch_core::packet::offload::{Offload, PartialChecksum, Segmentation};
 
@@ -69,8 +70,9 @@ impl DeliveryLab {
         (dropped, reason): (u64, DropReason),
     ) {
         let stats = self.stats();
-        let arrived = count - if matches!(end, DeliveryEnd::BeforeIngress) { dropped } else { 0 };
-        for (id, passed) in [("eni-client", count), ("eni-web", 0)] {
+        let sent = count - if matches!(end, DeliveryEnd::BeforeEgress) { dropped } else { 0 };
+        let arrived = sent - if matches!(end, DeliveryEnd::BeforeIngress) { dropped } else { 0 };
+        for (id, passed) in [("eni-client", sent), ("eni-web", 0)] {
             let egress = &stats[&id.into()].egress;
             assert_eq!((egress.packets, egress.bytes), (passed, passed * frame_bytes as u64), "{id} egress");
         }
@@ -79,7 +81,7 @@ impl DeliveryLab {
             assert_eq!((ingress.packets, ingress.bytes), (passed, passed * frame_bytes as u64), "{id} ingress");
         }
         let (at, direction) = match end {
-            DeliveryEnd::BeforeIngress => ("eni-client", Direction::Egress),
+            DeliveryEnd::BeforeEgress | DeliveryEnd::BeforeIngress => ("eni-client", Direction::Egress),
             DeliveryEnd::AtPort => ("eni-web", Direction::Ingress),
         };
         for (id, stats) in &stats {
@@ -93,7 +95,9 @@ impl DeliveryLab {
     }
 }
 
+#[derive(Clone, Copy)]
 enum DeliveryEnd {
+    BeforeEgress,
     BeforeIngress,
     AtPort,
 }
@@ -142,6 +146,43 @@ fn requests_for_services_are_counted_by_what_becomes_of_them() {
     (0..SERVICE_REQUESTS_MAX + 3).for_each(|_| ask(&mut lab, &request));
     assert_eq!(dropped(&mut lab, DropReason::ServiceFull), 3);
     assert_eq!(dropped(&mut lab, DropReason::DhcpUnserved), 1 + SERVICE_REQUESTS_MAX as u64);
+}
+
+/// What exceeds a rate is counted where it is limited: at the sender before any decision, at the receiver behind all.
+#[test]
+fn what_exceeds_a_rate_limit_is_dropped_and_counted() {
+    const BURST_MS: u32 = 10;
+    const FRAMES: u64 = 30;
+    for (limits, end, passed) in [
+        (RateLimits { egress_packets_per_s: Some(1000), ..RateLimits::default() }, DeliveryEnd::BeforeEgress, 10),
+        (RateLimits { ingress_packets_per_s: Some(1000), ..RateLimits::default() }, DeliveryEnd::AtPort, 10),
+        // A frame of 100 bytes is 800 bits.
+        (RateLimits { egress_kbit_per_s: Some(1600), ..RateLimits::default() }, DeliveryEnd::BeforeEgress, 20),
+        (RateLimits { ingress_kbit_per_s: Some(1600), ..RateLimits::default() }, DeliveryEnd::AtPort, 20),
+    ] {
+        for workers in [1, 2] {
+            let mut lab = DeliveryLab::new(workers, 256);
+            let mut desired = pair();
+            let limited = if matches!(end, DeliveryEnd::AtPort) { "eni-web" } else { "eni-client" };
+            let eni = desired.enis.get_mut(&limited.into()).expect("it is there");
+            eni.rate_limits = RateLimits { burst_ms: BURST_MS, ..limits };
+            lab.apply(desired);
+            (0..FRAMES).for_each(|_| assert!(lab.guest("eni-client").inject(&frame(100))));
+            lab.turn(3);
+            lab.assert_counted((FRAMES, 100), end, (FRAMES - passed, DropReason::RateLimited));
+            assert_eq!(lab.guest("eni-web").waiting() as u64, passed);
+            // After as long as a burst may take, there is room for one more.
+            lab.now = lab.now + u64::from(BURST_MS) * 1_000_000;
+            (0..FRAMES).for_each(|_| assert!(lab.guest("eni-client").inject(&frame(100))));
+            lab.turn(3);
+            assert_eq!(lab.guest("eni-web").waiting() as u64, 2 * passed);
+            // Without limits all pass again.
+            lab.apply(pair());
+            (0..FRAMES).for_each(|_| assert!(lab.guest("eni-client").inject(&frame(100))));
+            lab.turn(3);
+            assert_eq!(lab.guest("eni-web").waiting() as u64, 2 * passed + FRAMES);
+        }
+    }
 }
 
 /// A UDP packet from the client to the web server, whose frame has this length.

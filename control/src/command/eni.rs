@@ -4,6 +4,7 @@ use super::vocabulary;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use vswitch_core::config::desired::{DesiredPort, PacketPort, StreamPort, TapPort, Timeouts, Tracking, VhostUserPort};
+use vswitch_core::config::rate_limits::RateLimits;
 
 vocabulary! {
     /// Makes a network interface.
@@ -56,6 +57,9 @@ vocabulary! {
         /// What it may ask of the session tables, and what is checked besides rules.
         #[command(flatten)]
         tracking: Option<TrackingChange>,
+        /// How much it may send and receive.
+        #[command(flatten)]
+        rate_limits: Option<RateLimitsChange>,
         /// The instance it belongs to, if any.
         #[arg(long)]
         instance: Option<String>,
@@ -101,6 +105,27 @@ vocabulary! {
         tcp_window_check: Option<bool>,
     }
 
+    /// How much an ENI may send and receive. Absent fields stay, or have their defaults in a new ENI; 0 is unlimited.
+    #[derive(Args)]
+    RateLimitsChange {
+        /// Kilobits of frames that its guest may send per second; 0 is unlimited.
+        #[arg(long)]
+        egress_kbit_per_s: Option<u32>,
+        /// Packets that its guest may send per second; 0 is unlimited.
+        #[arg(long)]
+        egress_packets_per_s: Option<u32>,
+        /// Kilobits of frames that its guest may receive per second; 0 is unlimited.
+        #[arg(long)]
+        ingress_kbit_per_s: Option<u32>,
+        /// Packets that its guest may receive per second; 0 is unlimited.
+        #[arg(long)]
+        ingress_packets_per_s: Option<u32>,
+        /// How much of each may come at once after a pause: what the rate allows in so many ms, 1 to 10,000; 50 by
+        /// default.
+        #[arg(long = "rate-burst-ms")]
+        burst_ms: Option<u32>,
+    }
+
     /// Changes a network interface. Absent fields stay.
     #[derive(Args)]
     EniModify {
@@ -121,6 +146,9 @@ vocabulary! {
         /// What it may ask of the session tables, and what is checked besides rules.
         #[command(flatten)]
         tracking: Option<TrackingChange>,
+        /// How much it may send and receive.
+        #[command(flatten)]
+        rate_limits: Option<RateLimitsChange>,
         /// Whether it goes with an instance that it is attached to.
         #[arg(long)]
         delete_on_release: Option<bool>,
@@ -312,6 +340,24 @@ impl TrackingChange {
                 None => old.new_sessions_per_s,
             },
             tcp_window_check: self.tcp_window_check.unwrap_or(old.tcp_window_check),
+        }
+    }
+}
+
+impl RateLimitsChange {
+    /// The limits after the change of `old`.
+    pub fn over(&self, old: RateLimits) -> RateLimits {
+        let rate = |new: Option<u32>, old: Option<u32>| match new {
+            Some(0) => None,
+            Some(rate) => Some(rate),
+            None => old,
+        };
+        RateLimits {
+            egress_kbit_per_s: rate(self.egress_kbit_per_s, old.egress_kbit_per_s),
+            egress_packets_per_s: rate(self.egress_packets_per_s, old.egress_packets_per_s),
+            ingress_kbit_per_s: rate(self.ingress_kbit_per_s, old.ingress_kbit_per_s),
+            ingress_packets_per_s: rate(self.ingress_packets_per_s, old.ingress_packets_per_s),
+            burst_ms: self.burst_ms.unwrap_or(old.burst_ms),
         }
     }
 }

@@ -18,8 +18,8 @@ mod rule;
 mod settings;
 
 pub use eni::{
-    EniAssign, EniAttach, EniCreate, EniDelete, EniDetach, EniModify, EniUnassign, PortSpecification, TimeoutsChange,
-    TrackingChange,
+    EniAssign, EniAttach, EniCreate, EniDelete, EniDetach, EniModify, EniUnassign, PortSpecification, RateLimitsChange,
+    TimeoutsChange, TrackingChange,
 };
 pub use group::{GroupCreate, GroupDelete, GroupJoin, GroupLeave, GroupModify};
 pub use instance::{

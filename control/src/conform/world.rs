@@ -131,6 +131,7 @@ fn eni(described: &CaseEni, position: usize) -> Result<desired::DesiredEni, Case
         timeouts: described.timeouts.map(timeouts).unwrap_or_default(),
         sessions_max: desired::DesiredEni::default_sessions_max(),
         hostname: None,
+        rate_limits: Default::default(),
         tracking: desired::Tracking::default(),
         port: Some(DesiredPort::Memory),
     })

@@ -8,6 +8,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use vswitch_core::config::desired::{DesiredPort, Direction, GroupKind, Policy, Settings, Timeouts, Tracking};
 use vswitch_core::config::ids::{EniId, GroupId, MacAddress, PortListId, PrefixListId, RuleId, VSwitchId, VpcId};
 use vswitch_core::config::protocol::Status;
+use vswitch_core::config::rate_limits::RateLimits;
 
 macro_rules! views {
     ($($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* })*) => {$(
@@ -118,6 +119,9 @@ views! {
         sessions_max: u32,
         /// Limits on its sessions, and checks in addition to the rules.
         tracking: Tracking,
+        /// How much it may send and receive.
+        #[serde(default)]
+        rate_limits: RateLimits,
         /// The instance it belongs to, if any.
         instance: Option<String>,
         /// Its port; none while it is not attached.
@@ -349,6 +353,7 @@ impl EniView {
             timeouts: eni.timeouts,
             sessions_max: eni.sessions_max,
             tracking: eni.tracking,
+            rate_limits: eni.rate_limits,
             instance: eni.instance.clone(),
             port: eni.port.clone(),
             created: timestamp(eni.created_s),

@@ -212,6 +212,7 @@ fn desired_eni(model: &Model, eni: &Eni) -> desired::DesiredEni {
         timeouts: eni.timeouts,
         sessions_max: eni.sessions_max,
         hostname: hostname.cloned(),
+        rate_limits: eni.rate_limits,
         tracking: eni.tracking,
         port: eni.port.clone(),
     }

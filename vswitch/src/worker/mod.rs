@@ -138,6 +138,8 @@ pub struct Worker {
     served: Vec<u32>,
     served_now: Vec<u32>,
     pool: BufferPool,
+    /// The time of the current turn.
+    now: Time,
     last_sweep: Time,
     /// How many records the sweep is behind.
     sweep_due: usize,
@@ -205,6 +207,7 @@ impl Worker {
             served: Vec::new(),
             served_now: Vec::new(),
             pool: BufferPool::default(),
+            now: Time::default(),
             last_sweep: Time::default(),
             sweep_due: 0,
             drained: 0,

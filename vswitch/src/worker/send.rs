@@ -114,8 +114,26 @@ impl Worker {
         }
     }
 
+    /// Drops what exceeds the limit of `eni` from the packets that are queued for its port.
+    fn limit_outgoing(&mut self, eni: EniIndex) {
+        if !self.current.snapshot.has_rate_limits() {
+            return;
+        }
+        let mut place = 0;
+        while let Some(packet) = self.outgoing.get(place) {
+            let wire = packet.wire();
+            if self.shard.admits_rate(&self.current.snapshot, eni, Direction::Ingress, wire, self.now) {
+                place += 1;
+                continue;
+            }
+            let (packet, pool_owner) = (self.outgoing.remove(place), self.outgoing_pool_owners.remove(place));
+            self.recycle(packet, pool_owner);
+        }
+    }
+
     /// Sends the queued packets to the port of `eni` in `slot`.
     pub(super) fn send_outgoing(&mut self, slot: Option<u32>, eni: EniIndex) {
+        self.limit_outgoing(eni);
         if self.outgoing.is_empty() {
             return;
         }

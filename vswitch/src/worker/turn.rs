@@ -23,6 +23,7 @@ const SWEEP_RECORDS_MAX: usize = 64 * SWEEP_RECORDS_PER_TURN;
 impl Worker {
     /// One pass over all inputs, at one instant.
     pub fn turn(&mut self, now: Time) -> Activity {
+        self.now = now;
         // Crossing comes first, so that everything else in this turn is evaluated by the newest snapshot.
         let mut activity = Activity { commands: self.cross(now), ..Activity::default() };
         // Read before the rings are emptied: whatever was in them at the request has left them by the end of this turn.
@@ -254,14 +255,30 @@ impl Worker {
         stays
     }
 
+    /// Drops what exceeds the limit of `eni` from the burst that its guest sent. Returns how many packets that were.
+    fn limit_burst(&mut self, eni: EniIndex, now: Time) -> usize {
+        let snapshot = &self.current.snapshot;
+        if !snapshot.has_rate_limits() {
+            return 0;
+        }
+        let (shard, pool) = (&mut self.shard, &mut self.pool);
+        let before = self.burst.len();
+        let exceeds = self
+            .burst
+            .extract_if(.., |packet| !shard.admits_rate(snapshot, eni, Direction::Egress, packet.wire(), now));
+        exceeds.for_each(|packet| pool.put(packet.buffer));
+        before - self.burst.len()
+    }
+
     /// Evaluates a burst and sends its packets on. Returns how many were refused.
     pub(super) fn forward_burst(&mut self, source: BurstSource, now: Time) -> usize {
         let eni = source.eni;
+        let limited = self.limit_burst(eni, now);
         let number = self.peers.number;
         let current = &self.current;
         let is_here = |to| current.location(to).is_some_and(|location| usize::from(location.worker) == number);
         self.shard.forward((&current.snapshot, now), eni, &mut self.burst, is_here);
-        let refused = self.send_burst(source, now);
+        let refused = limited + self.send_burst(source, now);
         while let Some(bytes) = self.shard.released_bytes() {
             // If the pool has no buffer, the next burst finds it here again.
             let Some(mut buffer) = self.pool.take(bytes) else { break };

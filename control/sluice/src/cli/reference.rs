@@ -5,7 +5,7 @@ use super::CliArguments;
 use clap::{Arg, Args, Command, CommandFactory, Parser};
 use control::command::{
     EniCreate, GroupCreate, PortListCreate, PortListEntry, PortSpecification, PrefixListCreate, PrefixListEntry,
-    RuleSpec, SettingsModify, TimeoutsChange, TrackingChange, VpcCreate, VpcRouteAdd, VswitchCreate,
+    RateLimitsChange, RuleSpec, SettingsModify, TimeoutsChange, TrackingChange, VpcCreate, VpcRouteAdd, VswitchCreate,
 };
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -162,12 +162,13 @@ fn the_reference_of_lab_files_is_up_to_date() {
     keys::<PortListEntry>(&mut text, "Each of the `entries` of a `port_list`", false, &[]);
     keys::<GroupCreate>(&mut text, "`[[group]]`, which has `ingress` and `egress` besides", true, &[]);
     keys::<RuleSpec>(&mut text, "Each rule of `ingress` or `egress` of a `group`", false, &[]);
-    let tables = [ids::<TimeoutsChange>(), ids::<TrackingChange>()].concat();
+    let tables = [ids::<TimeoutsChange>(), ids::<TrackingChange>(), ids::<RateLimitsChange>()].concat();
     let tables: Vec<&str> = tables.iter().map(String::as_str).collect();
-    let title = "`[[eni]]`, which has the tables `timeouts` and `tracking` besides, and a port by the keys after them";
+    let title = "`[[eni]]`, which has the tables `timeouts`, `tracking` and `rate_limits` besides, and a port by the keys after them";
     keys::<EniCreate>(&mut text, title, true, &tables);
     keys::<TimeoutsChange>(&mut text, "`timeouts` of an `eni`", false, &[]);
     keys::<TrackingChange>(&mut text, "`tracking` of an `eni`", false, &[]);
+    keys::<RateLimitsChange>(&mut text, "`rate_limits` of an `eni`", false, &[]);
     keys::<PortSpecification>(&mut text, "The port of an `eni`", false, &[]);
     keys::<VpcRouteAdd>(&mut text, "`[[route]]`", false, &[]);
     text.push('\n');

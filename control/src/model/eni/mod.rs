@@ -18,6 +18,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use vswitch_core::config::desired::{self, DesiredPort, Timeouts, Tracking};
 use vswitch_core::config::ids::{EniId, GroupId, MacAddress, VSwitchId, VpcId, quoted};
 use vswitch_core::config::limits::{MTU_BYTES_MAX, MTU_BYTES_MIN};
+use vswitch_core::config::rate_limits::RateLimits;
 use vswitch_core::config::validate::check_socket;
 
 /// A network interface.
@@ -50,6 +51,9 @@ pub struct Eni {
     /// Limits on its sessions, and checks in addition to the rules.
     #[serde(default)]
     pub tracking: Tracking,
+    /// How much it may send and receive.
+    #[serde(default)]
+    pub rate_limits: RateLimits,
     /// The instance it belongs to, if any.
     pub instance: Option<String>,
     /// A name for people.
@@ -120,6 +124,7 @@ impl Model {
             timeouts: timeouts(Timeouts::default(), create.timeouts.as_ref())?,
             sessions_max: sessions_max(create.sessions_max)?.unwrap_or(desired::DesiredEni::default_sessions_max()),
             tracking: create.tracking.clone().unwrap_or_default().over(Tracking::default()),
+            rate_limits: create.rate_limits.clone().unwrap_or_default().over(RateLimits::default()),
             instance: create.instance.clone().filter(|instance| !instance.is_empty()),
             name: name(create.name.as_deref(), ENI_NAME_MALFORMED)?,
             description: description(create.description.as_deref(), 2, 256, INVALID_DESCRIPTION)?,
@@ -150,6 +155,7 @@ impl Model {
         new.timeouts = timeouts(old.timeouts, modify.timeouts.as_ref())?;
         new.sessions_max = sessions_max(modify.sessions_max)?.unwrap_or(old.sessions_max);
         new.tracking = modify.tracking.clone().unwrap_or_default().over(old.tracking);
+        new.rate_limits = modify.rate_limits.clone().unwrap_or_default().over(old.rate_limits);
         if let Some(text) = &modify.name {
             new.name = name(Some(text), ENI_NAME_MALFORMED)?;
         }

@@ -49,6 +49,8 @@ pub struct Compiler {
     /// The names of the ENIs, by index.
     names: Vec<Option<Arc<EniId>>>,
     free: BTreeSet<u32>,
+    /// ENIs with rate limits.
+    rate_limited: BTreeSet<EniIndex>,
     /// The newest generation.
     snapshot: Snapshot,
     /// The newest policy revision that was assigned.
@@ -67,6 +69,7 @@ impl Compiler {
             settings: Settings::default(),
             enis: CowArray::default(),
             vpcs: CowArray::default(),
+            has_rate_limits: false,
             revision_min: 0,
             numbering: Arc::from([]),
         };
@@ -79,6 +82,7 @@ impl Compiler {
             by_id: BTreeMap::new(),
             names: Vec::new(),
             free: BTreeSet::new(),
+            rate_limited: BTreeSet::new(),
             snapshot,
             revision: 0,
             epoch: 0,
@@ -186,10 +190,12 @@ impl Compiler {
         }
         // Freed last, so that no index is reused within the change that removes its ENI.
         for index in change.gone().filter_map(|id| self.by_id.remove(id)) {
+            self.rate_limited.remove(&index);
             self.names[index.0 as usize] = None;
             *self.snapshot.enis.get_mut(index.0 as usize) = None;
             self.free.insert(index.0);
         }
+        self.snapshot.has_rate_limits = !self.rate_limited.is_empty();
         self.desired = desired;
     }
 
@@ -358,7 +364,13 @@ impl Compiler {
             sessions_max: eni.sessions_max,
             sessions_guaranteed: eni.tracking.sessions_guaranteed,
             new_sessions_per_s: eni.tracking.new_sessions_per_s,
+            rate_limits: eni.rate_limits.are_any().then(|| Arc::new(eni.rate_limits)),
         };
+        if entry.rate_limits.is_some() {
+            self.rate_limited.insert(index);
+        } else {
+            self.rate_limited.remove(&index);
+        }
         *self.snapshot.enis.get_mut(index.0 as usize) = Some(entry);
     }
 

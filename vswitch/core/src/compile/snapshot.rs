@@ -6,6 +6,7 @@ use crate::config::desired::{Direction, Settings};
 use crate::config::dhcp::DhcpOptionsSet;
 use crate::config::ids::{EniEpoch, EniId, EniIndex, MacAddress};
 use crate::config::packed_timeouts::PackedTimeouts;
+use crate::config::rate_limits::RateLimits;
 use crate::packet::headers::{Addresses, Tuple};
 use crate::packet::verdict::Decision;
 use crate::tables::address_class::{AddressClass, SetCombinationId, SetId};
@@ -25,6 +26,8 @@ pub struct Snapshot {
     /// Identifies the contents: snapshots that differ have different ones, as long as one of them is kept.
     pub(crate) identity: Arc<()>,
     pub(crate) settings: Settings,
+    /// Whether any ENI has a rate limit.
+    pub(crate) has_rate_limits: bool,
     /// By [`EniIndex`].
     pub(crate) enis: CowArray<Option<EniEntry>>,
     /// By [`EniEntry::vpc`].
@@ -63,6 +66,8 @@ pub(crate) struct EniEntry {
     pub(crate) sessions_max: u32,
     pub(crate) sessions_guaranteed: u32,
     pub(crate) new_sessions_per_s: Option<u32>,
+    /// None without any limit.
+    pub(crate) rate_limits: Option<Arc<RateLimits>>,
 }
 
 /// A VPC as packets use it.
@@ -163,6 +168,11 @@ impl Snapshot {
     /// The number of this generation.
     pub fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// Whether any ENI has a rate limit: if not, nobody has to ask for them.
+    pub fn has_rate_limits(&self) -> bool {
+        self.has_rate_limits
     }
 
     /// The settings.

@@ -4,6 +4,7 @@
 use crate::config::dhcp::DhcpOptionsSet;
 use crate::config::ids::{EniId, GroupId, MacAddress, PortListId, PrefixListId, RuleId, VSwitchId, VpcId};
 use crate::config::limits::MTU_BYTES_MAX;
+use crate::config::rate_limits::RateLimits;
 pub use crate::config::rule::{DesiredRule, Direction, MatchConditions, Policy, PortRange, Ports, Protocol, Remote};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
@@ -271,12 +272,19 @@ pub struct DesiredEni {
     /// The name that its guest is told to have (DHCP option 12); its identifier if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,
+    /// How much it may send and receive.
+    #[serde(default, skip_serializing_if = "DesiredEni::has_default_rates")]
+    pub rate_limits: RateLimits,
     /// Where its frames come from and go to; absent while it is not attached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<DesiredPort>,
 }
 
 impl DesiredEni {
+    fn has_default_rates(limits: &RateLimits) -> bool {
+        *limits == RateLimits::default()
+    }
+
     /// How many sessions an ENI may hold by default.
     pub const fn default_sessions_max() -> u32 {
         65_536

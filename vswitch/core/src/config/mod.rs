@@ -9,6 +9,7 @@ pub mod limits;
 pub mod packed_timeouts;
 pub mod phase_times;
 pub mod protocol;
+pub mod rate_limits;
 pub mod refusal;
 mod rule;
 pub mod validate;

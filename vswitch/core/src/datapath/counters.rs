@@ -7,6 +7,7 @@ use crate::config::protocol::DirectionStats;
 use crate::conntrack::quota::TokenBucket;
 use crate::hw::time::Tick;
 use crate::packet::offload::Wire;
+use crate::packet::policer::Policer;
 use crate::packet::verdict::{DropReason, Verdict};
 use core::cell::Cell;
 use core::hash::{BuildHasherDefault, Hasher};
@@ -40,6 +41,9 @@ pub(crate) struct EniCounters {
     pub(crate) answers: TokenBucket,
     /// How many requests for services it may make now.
     pub(crate) services: TokenBucket,
+    /// The rate limits of what it sends and of what it gets.
+    pub(crate) egress_rate: Policer,
+    pub(crate) ingress_rate: Policer,
     pub(crate) egress: DirectionCounters,
     pub(crate) ingress: DirectionCounters,
 }
@@ -96,6 +100,8 @@ impl EniCounters {
             related_errors: TokenBucket::full(ICMP_ERRORS_PER_S),
             answers: TokenBucket::full(ANSWERS_PER_S),
             services: TokenBucket::full(SERVICE_REQUESTS_PER_S),
+            egress_rate: Policer::FULL,
+            ingress_rate: Policer::FULL,
             egress: DirectionCounters::ZERO,
             ingress: DirectionCounters::ZERO,
         }

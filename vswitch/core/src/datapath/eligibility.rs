@@ -172,6 +172,8 @@ fn of_eni(eni: &EniEntry) -> Between {
         // The slow path decides who gives way when there is no room.
         sessions_guaranteed: _,
         new_sessions_per_s,
+        // Applied before a frame takes either path, and after.
+        rate_limits: _,
     } = eni;
     // The full check of sequence numbers needs the windows of both sides.
     Between { forwards: !tcp_window_check, opens: new_sessions_per_s.is_none() }

@@ -8,6 +8,7 @@ pub mod forward;
 pub mod migrate;
 pub(crate) mod packet_context;
 pub(crate) mod path_cache;
+mod rate_limit;
 mod reclaim;
 pub(crate) mod session_update;
 pub mod shard;

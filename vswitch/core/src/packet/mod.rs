@@ -7,6 +7,7 @@ pub mod gso;
 pub mod headers;
 pub mod ip_fragments;
 pub mod offload;
+pub(crate) mod policer;
 pub mod verdict;
 
 use crate::config::ids::EniIndex;

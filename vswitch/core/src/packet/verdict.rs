@@ -99,6 +99,8 @@ drop_reasons! {
     DhcpUnserved = "dhcp-unserved",
     /// A DHCP message that cannot be read, is fragmented, or is longer than Ethernet carries in one piece.
     DhcpMalformed = "dhcp-malformed",
+    /// Its ENI has sent, or got, as much at this moment as its rate limits permit.
+    RateLimited = "rate-limited",
     /// It asks for a service, and its ENI or all ENIs together have used up their share for this second.
     ServiceRate = "service-rate",
     /// It asks for a service, and as many requests as may wait for the service thread already do.

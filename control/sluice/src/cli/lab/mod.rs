@@ -298,9 +298,11 @@ impl LabPlan {
         let sessions_max = eni.sessions_max.filter(|wanted| *wanted != view.sessions_max);
         let timeouts = eni.timeouts.clone().filter(|wanted| wanted.over(view.timeouts) != view.timeouts);
         let tracking = eni.tracking.clone().filter(|wanted| wanted.over(view.tracking) != view.tracking);
+        let rate_limits = eni.rate_limits.clone().filter(|wanted| wanted.over(view.rate_limits) != view.rate_limits);
         let (name, description) = (other(&eni.name, &view.name), other(&eni.description, &view.description));
         let texts_differ = name.is_some() || description.is_some();
-        let sessions_differ = sessions_max.is_some() || timeouts.is_some() || tracking.is_some();
+        let sessions_differ =
+            sessions_max.is_some() || timeouts.is_some() || tracking.is_some() || rate_limits.is_some();
         if groups_differ || texts_differ || check.is_some() || sessions_differ {
             let modify = EniModify {
                 delete_on_release: None,
@@ -309,6 +311,7 @@ impl LabPlan {
                 source_dest_check: check,
                 sessions_max,
                 tracking,
+                rate_limits,
                 timeouts,
                 name,
                 description,

@@ -8,7 +8,8 @@ use control::command::{
 };
 use control::socket::query::{Answer, EniFilter, EniShow, Query};
 use control::socket::view::EniView;
-use vswitch_core::config::desired::{DesiredPort, TapPort};
+use vswitch_core::config::desired::{DesiredPort, Direction, TapPort};
+use vswitch_core::config::rate_limits::RateLimits;
 
 /// The verbs of `sluice eni`.
 #[derive(Debug, Subcommand)]
@@ -133,9 +134,22 @@ fn told(eni: &EniView) -> String {
         ("sessions guaranteed", eni.tracking.sessions_guaranteed.to_string()),
         ("new sessions", eni.tracking.new_sessions_per_s.map(|rate| format!("{rate} a second")).unwrap_or_default()),
         ("tcp window check", if eni.tracking.tcp_window_check { "on" } else { "" }.into()),
+        ("rate limits", rate_limits(&eni.rate_limits)),
         ("instance", eni.instance.clone().unwrap_or_default()),
         ("port", port(eni)),
         ("run in it", reach),
         ("created", eni.created.clone()),
     ])
+}
+
+fn rate_limits(limits: &RateLimits) -> String {
+    let told = |direction: Direction| {
+        let [kbit, packets] = limits.of(direction);
+        let kbit = kbit.map(|rate| format!("{rate} kbit/s"));
+        let packets = packets.map(|rate| format!("{rate} packets/s"));
+        let rates: Vec<String> = kbit.into_iter().chain(packets).collect();
+        (!rates.is_empty()).then(|| format!("{direction} {}", rates.join(" and ")))
+    };
+    let told: Vec<String> = [Direction::Egress, Direction::Ingress].into_iter().filter_map(told).collect();
+    if told.is_empty() { String::new() } else { format!("{}, bursts of {} ms", told.join(", "), limits.burst_ms) }
 }

@@ -196,6 +196,9 @@ impl<'a> Validator<'a> {
                 let message = "a host name has labels of letters, digits and -".into();
                 self.refuse("invalid", format!("enis/{id}/hostname"), message);
             }
+            if let Some(fault) = eni.rate_limits.fault() {
+                self.refuse("invalid", format!("enis/{id}/rate_limits"), fault.into());
+            }
             let Some(vswitch) = self.eni(id, eni) else { continue };
             for address in &eni.addresses {
                 if let Some(other) = owners.insert((&vswitch.vpc, address.trunc()), id) {
