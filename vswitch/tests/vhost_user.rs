@@ -252,6 +252,22 @@ fn queues_are_those_that_the_guest_enabled() {
 }
 
 #[test]
+fn queues_wait_to_be_enabled_where_the_protocol_has_features_whatever_bits_are_set() {
+    let mut rig = SocketRig::new();
+    let mut guest = VirtualMachine::new(MODERN & !PROTOCOL_FEATURES, 2, 64);
+    guest.connect(&rig.path());
+    guest.message(SET_PROTOCOL_FEATURES, &(1_u64 | 1 << 3).to_ne_bytes(), &[]);
+    guest.start();
+    guest.fill();
+    rig.settle();
+    assert!(rig.problem().unwrap().contains("has not started"), "{:?}", rig.problem());
+    (0..2).for_each(|index| guest.message(SET_VRING_ENABLE, &pair(index, 1), &[]));
+    rig.until("it starts", |rig, _| rig.problem().is_none());
+    assert_eq!(rig.send(&vec![frame(0); 16]), [Verdict::Deliver; 16]);
+    assert_eq!((guest.collect(0).len(), guest.collect(2).len()), (16, 0));
+}
+
+#[test]
 fn a_flow_keeps_its_queue_among_several() {
     let mut rig = SocketRig::new();
     let mut guest = VirtualMachine::new(MODERN, 4, 64);

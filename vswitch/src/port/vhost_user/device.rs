@@ -99,7 +99,9 @@ impl VirtioDevice {
     /// Uses a queue from now on, if it is ready for that.
     fn resume(&mut self, index: usize) -> Result<()> {
         let Some(setup) = self.setups.get(index) else { return Ok(()) };
-        let is_enabled = setup.is_enabled || !self.features.has(Feature::ProtocolFeatures);
+        // QEMU before 8.0 agrees on features of the protocol and enables queues, but does not set the bit for them.
+        let starts_disabled = self.features.has(Feature::ProtocolFeatures) || self.protocol != 0;
+        let is_enabled = setup.is_enabled || !starts_disabled;
         let Some(addresses) = setup.addresses.filter(|_| setup.is_started && is_enabled && setup.size > 0) else {
             return Ok(());
         };

@@ -102,9 +102,7 @@ impl FrontEnd {
                 }
                 _ => match self.handler.handle_request() {
                     Ok(()) => {}
-                    // The front end is told where it asked for a reply, and may go on.
-                    Err(Error::ReqHandlerError(error)) => return Err(error),
-                    Err(error) => return Err(io::Error::other(error.to_string())),
+                    Err(error) => return Err(io_error(error)),
                 },
             }
         }
@@ -154,15 +152,16 @@ impl FrontEnd {
         let value = message[MESSAGE_HEADER_BYTES..].first_chunk().map_or(0, |bytes| u64::from_ne_bytes(*bytes));
         let needs_reply =
             header.flags & FLAG_NEED_REPLY != 0 && self.device.lock().is_ok_and(|device| device.has_reply_ack());
-        let mut refused = 0;
+        let mut done = Ok(());
         match header.request {
             GET_STATUS => self.reply(header.request, self.status)?,
             SET_VRING_ENABLE => {
                 let words = message[MESSAGE_HEADER_BYTES..].chunks_exact(size_of::<u32>());
                 let mut words = words.map(|word| word.try_into().map_or(0, u32::from_ne_bytes));
                 let (index, is_enabled) = (words.next().unwrap_or(u32::MAX), words.next() == Some(1));
-                let enabled = self.device.lock().map(|mut device| device.set_vring_enable(index, is_enabled));
-                refused = u64::from(!matches!(enabled, Ok(Ok(()))));
+                if let Ok(mut device) = self.device.lock() {
+                    done = device.set_vring_enable(index, is_enabled);
+                }
             }
             SET_STATUS => {
                 self.status = value;
@@ -177,9 +176,9 @@ impl FrontEnd {
             _ => {}
         }
         if needs_reply && header.request != GET_STATUS {
-            self.reply(header.request, refused)?;
+            self.reply(header.request, u64::from(done.is_err()))?;
         }
-        Ok(())
+        done.map_err(io_error)
     }
 
     fn reply(&self, request: u32, value: u64) -> io::Result<()> {
@@ -192,6 +191,13 @@ impl FrontEnd {
             sent if sent == message.len() => Ok(()),
             _ => Err(io::Error::other("it does not read what it is replied")),
         }
+    }
+}
+
+fn io_error(error: Error) -> io::Error {
+    match error {
+        Error::ReqHandlerError(error) => error,
+        error => io::Error::other(error.to_string()),
     }
 }
 
