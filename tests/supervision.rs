@@ -170,7 +170,10 @@ fn an_interface_that_is_a_port_is_given_back_when_told_to_and_by_no_stop() {
     }
     let down = running.sluice(&["down"]);
     let told = String::from_utf8_lossy(&down.stdout).into_owned();
-    assert!(down.status.success() && told.contains(&format!("interface port0 in {} given back", host.0)), "{down:?}");
+    assert!(
+        down.status.success() && told.contains(&format!("interface port0 in {} returned to the kernel", host.0)),
+        "{down:?}"
+    );
     assert!(!is_shut());
 }
 

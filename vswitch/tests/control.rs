@@ -200,7 +200,7 @@ fn sessions_that_would_be_over_at_once_are_refused() {
     desired.settings.icmp_timeout_s = 0;
     let (object, message) = refusal(RequestBody::Replace { generation: 1, desired });
     assert_eq!(object, "settings/icmp_timeout_s");
-    assert!(message.contains("1 s at least"), "{message}");
+    assert!(message.contains("at least 1 s"), "{message}");
     let settings = Settings { tcp_half_open_timeout_s: 0, ..Settings::default() };
     let delta = Delta { settings: Some(settings), ..Delta::default() };
     let (object, _) = refusal(RequestBody::Apply { base: 0, generation: 1, delta });
