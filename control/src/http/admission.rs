@@ -183,9 +183,12 @@ impl Places {
     fn make_room(&mut self, holder: &ShareHolder) -> bool {
         let own = self.shares.get(holder).map_or(0, |share| share.connections);
         if own >= holder.connections_max() {
+            // A holder at its own limit makes room from its own share, so that one user never displaces another's
+            // connections.
             return self.displace(holder);
         }
         let most = if holder.is_trusted() { CONNECTIONS_MAX } else { CONNECTIONS_MAX - CONNECTIONS_RESERVED };
+        // Connections that leave still occupy their entries; counting them would refuse the newcomer they give way to.
         if self.places.len() - self.leaving < most {
             return true;
         }
@@ -198,12 +201,14 @@ impl Places {
 
     /// Asks a holder's oldest connection that can give way to do so.
     fn displace(&mut self, holder: &ShareHolder) -> bool {
+        // Connections of accounts never give way: only who sent nothing signed can be displaced.
         let Some(place) = self.places.values_mut().find(|place| place.holder == *holder && place.can_give_way()) else {
             return false;
         };
         place.gives_way = true;
         place.told.notify_one();
         self.leaving += 1;
+        // The share is left now, not when the connection closes, or its holder would be chosen again in the meantime.
         let holder = place.holder.clone();
         self.leave_share(&holder);
         true
@@ -222,6 +227,7 @@ impl Places {
     fn leave_share(&mut self, holder: &ShareHolder) {
         if let Some(share) = self.shares.get_mut(holder) {
             share.connections -= 1;
+            // A connection that left the share may still hold bytes of it until it closes.
             if share.connections == 0 && share.shared_bytes == 0 {
                 self.shares.remove(holder);
             }
@@ -236,6 +242,8 @@ impl Places {
         let share = self.shares.entry(place.holder.clone()).or_default();
         let (own_max, all_max) = place.holder.bytes_max();
         let (own, all) = (share.shared_bytes - before + after, self.shared_bytes - before + after);
+        // Only growth is refused: an account can be above its limit, because `authenticate` moves bytes to it
+        // unchecked.
         if after > before && (own > own_max || all > all_max) {
             return false;
         }
@@ -264,6 +272,7 @@ impl Ticket {
     pub(super) fn read(&self, count: usize) -> bool {
         let mut places = self.admission.places();
         let Some(place) = places.places.get_mut(&self.number) else { return false };
+        // The first byte of the next request; what comes ahead of the present response leaves the phase alone.
         if place.phase == ConnectionPhase::Answered {
             place.phase = ConnectionPhase::Reading;
         }
@@ -281,6 +290,7 @@ impl Ticket {
     /// give way.
     pub(super) fn begin(&self) -> bool {
         let mut places = self.admission.places();
+        // Another connection was admitted in place of one that gives way, so it is too late for its request.
         let place = places.places.get_mut(&self.number).filter(|place| !place.gives_way);
         place.map(|place| place.phase = ConnectionPhase::Serving).is_some()
     }
@@ -291,6 +301,7 @@ impl Ticket {
         let account = ShareHolder::Account(account.to_owned());
         let held = places.shares.get(&account).map_or(0, |share| share.connections);
         let Some(place) = places.places.get(&self.number) else { return };
+        // Beyond the account's limit, the connection stays with its address: it is served, and can be displaced later.
         if place.holder == account || place.gives_way || held >= account.connections_max() {
             return;
         }
@@ -334,12 +345,15 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         let mut places = self.admission.places();
+        // The bytes go first: `hold` finds their share by the entry that is removed next.
         places.hold(self.number, 0);
         if let Some(place) = places.places.remove(&self.number) {
             match place.gives_way {
+                // `displace` took it off its share.
                 true => places.leaving -= 1,
                 false => places.leave_share(&place.holder),
             }
+            // `hold` makes a share anew if the holder's last connection had left it.
             let is_empty = |share: &Share| share.connections == 0 && share.shared_bytes == 0;
             if places.shares.get(&place.holder).is_some_and(is_empty) {
                 places.shares.remove(&place.holder);

@@ -36,7 +36,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
         let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
         let count = buffer.filled().len() - before;
         match polled {
+            // A ready read without bytes is the end of the stream.
             Poll::Ready(Ok(())) if count > 0 && !self.ticket.read(count) => {
+                // The HTTP library sees an ordinary error; the flag says that the client is still to be told why.
                 self.has_room = false;
                 Poll::Ready(Err(io::Error::new(io::ErrorKind::OutOfMemory, "no room for more of this request")))
             }
@@ -50,8 +52,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
         let sent = match automatic(bytes) {
             Some((0, status)) => {
                 self.withheld = Some(status);
+                // All counts as written: the library would offer the rest again.
                 return Poll::Ready(Ok(bytes.len()));
             }
+            // The earlier response in the same bytes goes out first; the library then offers the rest again, on its
+            // own.
             Some((place, _)) => bytes.get(..place).unwrap_or(bytes),
             None => bytes,
         };

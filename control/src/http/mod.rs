@@ -111,11 +111,13 @@ impl Endpoint {
     /// # Errors
     /// An address, certificate or key cannot be used.
     pub fn open(config: &ApiConfig, data_dir: &Path) -> Result<Self, EndpointError> {
+        // An address from the configuration is never replaced by another: clients would not look there.
         let listener = match config.listen {
             Some(address) => TcpListener::bind(address)
                 .map_err(|error| EndpointError(format!("cannot listen on {address}: {error}")))?,
             None => usual_listener()?,
         };
+        // The port is only known now if it was left to the kernel.
         let address = listener.local_addr().map_err(|error| EndpointError(error.to_string()))?;
         let (certificate, key) = match &config.tls {
             Some(files) => files.clone(),
@@ -179,6 +181,7 @@ impl Endpoint {
         wake: impl Fn() + Send + Sync + 'static,
     ) -> io::Result<HttpServer> {
         let runtime = Builder::new_multi_thread().worker_threads(THREADS).thread_name("http").enable_all().build()?;
+        // Tokio leaves the mode as it is, and a blocking `accept` would stop a thread that others are served by.
         self.listener.set_nonblocking(true)?;
         let input = Arc::new(Dispatcher {
             authenticator: self.authenticator,
@@ -187,6 +190,7 @@ impl Endpoint {
             wake: Box::new(wake),
         });
         let listener = {
+            // Tokio registers a listener with the runtime that the present thread is in.
             let _inside = runtime.enter();
             tokio::net::TcpListener::from_std(self.listener)?
         };
@@ -252,6 +256,7 @@ impl Dispatcher {
     /// Passes a call to the server; returns `None` if too many wait.
     fn hand_over(&self, call: Call) -> Option<oneshot::Receiver<CallResponse>> {
         let (reply, answer) = oneshot::channel();
+        // Waiting for room would stop a thread that many connections share.
         match self.calls.try_send(PendingCall { call, reply: ResponseSender(reply) }) {
             Ok(()) => {
                 (self.wake)();
@@ -278,6 +283,7 @@ async fn accept(
                 continue;
             }
         };
+        // Without it, a response in two segments could wait for a delayed acknowledgement; it works all the same.
         let _ = stream.set_nodelay(true);
         // Without it, a client that reads nothing would keep its connection for the whole of its time.
         let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, UNREAD_TIME_MS);
@@ -292,6 +298,8 @@ async fn accept(
                         drop(permit);
                     });
                 } else {
+                    // The loop never waits for a client that is refused: who does not take the response at once goes
+                    // without.
                     let _ = stream.try_write(NO_ROOM);
                 }
             }
@@ -306,6 +314,7 @@ async fn attend(stream: TcpStream, tls: Option<TlsAcceptor>, dispatcher: Arc<Dis
     let is_tls = match &tls {
         None => false,
         Some(_) => {
+            // The byte is only looked at, so that whichever protocol follows still finds it.
             let peeked = tokio::time::timeout(HEAD_TIME, stream.peek(&mut first));
             match before(peeked, ticket.gives_way()).await {
                 Some(Ok(Ok(1))) => first[0] == TLS_HANDSHAKE,
@@ -324,6 +333,7 @@ async fn attend(stream: TcpStream, tls: Option<TlsAcceptor>, dispatcher: Arc<Dis
             match before(handshake, ticket.gives_way()).await {
                 Some(Ok(Ok(stream))) => serve_connection(stream, true, dispatcher, ticket).await,
                 Some(_) => {}
+                // A client in a handshake cannot read a response in plain text.
                 None => ticket.count_refusal(),
             }
         }
@@ -346,6 +356,7 @@ where
             Ok::<_, std::convert::Infallible>(response)
         }
     });
+    // Without a timer, the HTTP library panics at the time limit for heads.
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIME)
@@ -355,6 +366,7 @@ where
     // If a connection breaks, there is nobody to tell.
     let served = tokio::time::timeout(CONNECTION_TIME, &mut connection);
     let gives_way = before(served, ticket.gives_way()).await.is_none();
+    // A client that waits for nothing gets nothing: it would take it for the response to its next request.
     let is_waiting = ticket.is_reading();
     let Metered { stream, has_room, withheld, .. } = connection.into_parts().io.into_inner();
     if gives_way {
@@ -370,6 +382,7 @@ where
 /// The result of `work`, if it completes before `end`.
 async fn before<T>(work: impl Future<Output = T>, end: impl Future<Output = ()>) -> Option<T> {
     let (mut work, mut end) = (pin!(work), pin!(end));
+    // The work is polled first, so a result that is ready is never lost to an end at the same moment.
     poll_fn(|context| match work.as_mut().poll(context) {
         Poll::Ready(done) => Poll::Ready(Some(done)),
         Poll::Pending => end.as_mut().poll(context).map(|()| None),

@@ -28,8 +28,10 @@ impl HttpPeer {
 
     /// The peer at `peer`, connected to `own`.
     pub(super) fn at(peer: SocketAddr, own: SocketAddr) -> Self {
+        // A listener for both families reports IPv4 addresses as mapped ones, which neither look-up would find.
         let (peer, own) = (canonical(peer), canonical(own));
         match peer.ip() {
+            // A connection from this machine to its own address also comes from that address.
             address if address.is_loopback() || address == own.ip() => user(peer, own).map_or(Self::Local, Self::User),
             IpAddr::V4(address) => Self::Address(address.into()),
             IpAddr::V6(address) => Self::Address(Ipv6Addr::from(u128::from(address) >> 64 << 64).into()),
@@ -143,6 +145,7 @@ fn read_answer(answer: &[u8], peer: SocketAddr) -> Option<u32> {
     let body = answer.get(HEADER_BYTES..ANSWER_BYTES)?;
     let (state, port) = (body[1], u16::from_be_bytes([body[4], body[5]]));
     let (user, inode) = (word(HEADER_BYTES + 64)?, word(HEADER_BYTES + 68)?);
+    // Without such a connection the kernel reports a listener at the port, whose owner is somebody else.
     let is_his = kind == SOCK_DIAG_BY_FAMILY && state == TCP_ESTABLISHED && port == peer.port() && inode != 0;
     is_his.then_some(user)
 }

@@ -29,6 +29,7 @@ pub(super) fn automatic(written: &[u8]) -> Option<(usize, u16)> {
     }
     let place = written.len().saturating_sub(AUTOMATIC_BYTES_MAX);
     let tail = written.get(place..)?;
+    // Only the last response in the bytes can be the library's own: it closes the connection after it.
     let start = tail.windows(7).rposition(|bytes| bytes == b"HTTP/1.")?;
     let head = std::str::from_utf8(tail.get(start..)?).ok()?;
     let status = head.split(' ').nth(1)?.parse().ok().filter(|status| (400..500).contains(status))?;

@@ -61,6 +61,7 @@ pub(super) async fn serve(
     ticket: &Ticket,
 ) -> Response<Full<Bytes>> {
     let mut format = ResponseFormat {
+        // The cloud's format for requests that name none.
         format: Format::Xml,
         host: dispatcher.host(),
         request_id: Environment::real().new_request_id(),
@@ -80,6 +81,7 @@ pub(super) async fn serve(
     };
     if let Some(reason) = pending {
         response.headers_mut().insert("x-sluice-forwarding", HeaderValue::from_static("pending"));
+        // A reason with line breaks cannot be a header; the other header still says that there is one.
         if let Ok(reason) = HeaderValue::from_str(&reason) {
             response.headers_mut().insert("x-sluice-forwarding-reason", reason);
         }
@@ -92,7 +94,9 @@ impl Dispatcher {
     fn own_parameters(&self, pairs: &[(String, String)], host: Option<&str>) -> Result<Parameters, ApiError> {
         let is_own = |(name, _): &&(String, String)| !COMMON.contains(&name.as_str()) && name != "Version";
         let mut own: Vec<_> = pairs.iter().filter(is_own).cloned().collect();
+        // SDKs send the parameter empty if none is configured.
         if !own.iter().any(|(name, region)| name == "RegionId" && !region.is_empty()) {
+            // Among several regions none is presumed: the change would be made where nobody looks for it.
             let only = if let [only] = &self.regions[..] { Some(only.clone()) } else { None };
             if let Some(region) = host.and_then(region_of_host).or(only) {
                 own.retain(|(name, _)| name != "RegionId");
@@ -123,6 +127,7 @@ async fn answer(
     if let Some(host) = headers.get("host").filter(|host| host.len() <= HOST_CHARACTERS_MAX) {
         format.host.clone_from(host);
     }
+    // The format is settled before anything can fail, because refusals have it too.
     if headers.get("authorization").is_some_and(|value| value.starts_with("ACS3-")) {
         format.format = Format::Json;
     }
@@ -131,8 +136,10 @@ async fn answer(
     if format.format == Format::Xml {
         format.format = Format::named(named("Format"));
     }
+    // The head is refused before the body is read, so that nobody has to send it in vain.
     check_head(&head)?;
     let body = read_body(body).await?;
+    // Only now is the connection safe from giving way: a client that sends slowly must not hold its place that way.
     if !ticket.begin() {
         return Err(SERVICE_UNAVAILABLE.error("The service is unavailable, please try again later."));
     }
@@ -167,6 +174,7 @@ async fn answer(
         unsigned::check(&envelope, action.is_question(), is_tls)?;
     }
     let account = dispatcher.authenticator.admit(&envelope, Environment::real().now_s)?;
+    // Without a signature anybody could move a connection out of the share of its address.
     if envelope.is_signed() {
         ticket.authenticate(&account);
     }
@@ -196,12 +204,14 @@ fn check_head(head: &Parts) -> Result<(), ApiError> {
 async fn read_body(mut body: Incoming) -> Result<Vec<u8>, ApiError> {
     let too_large =
         || REQUEST_TOO_LARGE.error(format!("a request's body is whole and has at most {BODY_BYTES_MAX} bytes"));
+    // The announced length is refused before any of it is read.
     if body.size_hint().lower() > BODY_BYTES_MAX as u64 {
         return Err(too_large());
     }
     let read = async {
         let (mut pieces, mut length): (Vec<Vec<u8>>, usize) = (Vec::new(), 0);
         while let Some(frame) = body.frame().await {
+            // Trailers carry nothing that a request means.
             let Ok(bytes) = frame.map_err(|_| too_large())?.into_data() else { continue };
             length += bytes.len();
             if length > BODY_BYTES_MAX {

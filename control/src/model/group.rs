@@ -119,6 +119,7 @@ impl Model {
 
     pub(super) fn group_modify(&self, modify: &GroupModify) -> Result<Vec<Event>, ApiError> {
         let says_more = modify.name.is_some() || modify.description.is_some() || modify.inner_access.is_some();
+        // The mark can be taken off together with other changes, but not set with them: that would pass by the check.
         let (id, old) = match modify.service_managed {
             Some(managed) if !(managed && says_more) => self.group(&modify.group)?,
             _ => self.own_group(&modify.group)?,
@@ -133,6 +134,7 @@ impl Model {
         }
         if let Some(text) = &modify.inner_access {
             new.inner_access = inner_access(text)?;
+            // The kind never changes, so the old one decides.
             if old.kind == GroupKind::Advanced {
                 return Err(inner_access_denied(id.as_str()));
             }
@@ -141,6 +143,7 @@ impl Model {
     }
 
     pub(super) fn group_delete(&self, delete: &GroupDelete) -> Result<Vec<Event>, ApiError> {
+        // The cloud has a code of its own for an unknown group here.
         let (id, _) = self.own_group(&delete.group).map_err(|error| match error.code == GROUP_NOT_FOUND.code {
             true => ApiError { code: GROUP_DELETE_NOT_FOUND.code, ..error },
             false => error,
@@ -151,6 +154,7 @@ impl Model {
         }
         let names = self.rules.iter().find_map(|(holder, rules)| {
             let rule = rules.iter().find(|(_, rule)| rule.names_group(&id))?.0;
+            // Rules of the group's own that name it go with it, and refuse nothing.
             (*holder != id).then_some((holder, rule))
         });
         if let Some((holder, rule)) = names {
@@ -211,6 +215,8 @@ impl Model {
         let kept = old.map(|(_, old)| &old.groups);
         let is_kept = |id: &GroupId| kept.is_some_and(|kept| kept.contains(id));
         for id in &new.groups {
+            // Only groups that are joined or left have to be the user's own: an interface in a managed group can join
+            // others.
             if !is_kept(id) {
                 self.own_group(id.as_str()).map_err(|error| error.field("groups"))?;
             }
@@ -249,6 +255,7 @@ impl Model {
         }
         let weight: usize = new.groups.iter().map(|id| self.group_weight(id)).sum();
         let before: usize = old.map_or(0, |(_, old)| old.groups.iter().map(|id| self.group_weight(id)).sum());
+        // An interface above the limit, because rules were added since, can still leave groups.
         if weight > self.quotas.rules_per_eni_max && weight > before {
             let message =
                 format!("the groups together weigh {weight} rules, at most {} may be", self.quotas.rules_per_eni_max);
@@ -267,9 +274,11 @@ impl Model {
     ) -> Result<(), ApiError> {
         let Some(group) = self.groups.get(id) else { return Ok(()) };
         let own = old.map(|(id, _)| id);
+        // A group above its limit, because the quota was lowered, still lets its members be changed.
         let grows = old.is_none_or(|(_, old)| {
             !old.groups.contains(id) || new.prefixes_of_all().count() > old.prefixes_of_all().count()
         });
+        // The interface itself is counted below, with its new addresses.
         let others = self.index.members(id).filter(|member| Some(*member) != own);
         let (count, most, what, kind) = match group.kind {
             GroupKind::Advanced => {
@@ -296,6 +305,7 @@ impl Model {
         owner: &str,
         environment: &Environment,
     ) -> Result<(GroupId, Vec<Event>), ApiError> {
+        // Each account has a default group of its own in a VPC, also in a shared one.
         let is_owned = |id: &GroupId| self.label(id.as_str()).owner == owner;
         let mut defaults = self.groups.iter().filter(|(_, group)| group.is_default && group.vpc == *vpc);
         if let Some((id, _)) = defaults.find(|(id, _)| is_owned(id)) {

@@ -73,8 +73,10 @@ impl Instance {
         };
         match self.port {
             PortKind::None => None,
+            // Every namespace has its own `eth0`, so the name is free.
             PortKind::Namespace => tap(format!("eth{number}"), Some(id.to_owned())),
             PortKind::Device => {
+                // The kernel takes at most 15 bytes; identifiers begin alike, so their ends distinguish them.
                 let tail: String = eni.as_str().chars().rev().take(12).collect();
                 tap(format!("tap{}", tail.chars().rev().collect::<String>()), None)
             }
@@ -119,10 +121,12 @@ impl Model {
         let mut events = match &create.primary_eni {
             Some(present) => vec![self.primary_of_present(present, &id)?],
             None => {
+                // The instance decides about ports, once it runs.
                 let primary = EniCreate { instance: Some(id.clone()), port: None, ..create.primary.clone() };
                 self.eni_create(&primary, holder, environment)?
             }
         };
+        // The interface may come with the default group that is made for it.
         let eni = events.iter().find_map(|event| match event {
             Event::Eni(eni, Some(_)) => Some(eni.clone()),
             _ => None,
@@ -208,6 +212,7 @@ impl Model {
         let mut events = Vec::new();
         for (eni_id, eni) in old.enis.keys().filter_map(|eni| self.enis.get_key_value(eni)) {
             let port = if run.running { new.port_of(id, eni_id) } else { None };
+            // An unchanged interface gets no event, so its port is not touched.
             if eni.port != port {
                 events.push(self.with_port(eni_id, eni, port)?);
             }
@@ -236,6 +241,7 @@ impl Model {
         }
         let mut events = Vec::new();
         for (eni_id, eni) in instance.enis.keys().filter_map(|eni| self.enis.get_key_value(eni)) {
+            // The primary interface never outlives its instance, whatever it is set to.
             let is_primary = instance.primary() == Some(eni_id);
             if is_primary || eni.delete_on_release {
                 self.refuse_routed(eni_id, eni)?;
@@ -260,11 +266,13 @@ impl Model {
         if eni.instance.is_some() || eni.port.is_some() {
             return Err(ENI_STATE.error(format!("{eni_id} is in use: detach it first")).object(eni_id));
         }
+        // All interfaces of an instance are in one VPC; the primary one cannot be replaced, so it decides.
         let vpc = old.primary().and_then(|primary| self.enis.get(primary)).map(|primary| &primary.vpc);
         if vpc.is_some_and(|vpc| *vpc != eni.vpc) {
             let message = format!("{eni_id} is in {}, {id} in another VPC", eni.vpc);
             return Err(ENI_VPC_MISMATCH.error(message).object(eni_id));
         }
+        // The lowest free number, so that detaching and attaching again keeps the device's name.
         let number = (0..).find(|number| !old.enis.values().any(|taken| taken == number)).unwrap_or(0);
         if old.enis.len() >= ENIS_PER_INSTANCE_MAX {
             let message = format!("{id} has {} interfaces, as many as may be", old.enis.len());
@@ -316,6 +324,7 @@ impl Model {
             return Err(VSWITCH_NOT_FOUND.error(message).field("vswitch").object(vswitch_id));
         }
         refuse_lossy_move(id, instance, (eni_id, old), (&vswitch_id, vswitch))?;
+        // Its own address would be refused as taken.
         let stays = vswitch_id == old.vswitch && change.primary_ip.as_deref() == Some(&old.primary.to_string());
         let mut new = old.clone();
         new.vpc = vswitch.vpc.clone();
@@ -327,6 +336,7 @@ impl Model {
         if !change.groups.is_empty() {
             new.groups = self.group_set(&change.groups)?;
         }
+        // Groups are checked with the new VPC: those of the old one are refused if no others were named.
         self.check_groups(Some((eni_id, old)), &new)?;
         Ok(if new == *old { vec![] } else { vec![Event::Eni(eni_id.clone(), Some(Box::new(new)))] })
     }

@@ -84,6 +84,7 @@ impl Model {
         }
         let old = self.label(&modify.object);
         let mut new = old.clone();
+        // Removal comes first, so that one call can replace all tags.
         if modify.untag_all {
             new.tags.clear();
         }
@@ -101,6 +102,7 @@ impl Model {
             new.zone.clone_from(zone);
         }
         new.attributes.extend(modify.attributes.clone());
+        // An empty value removes an attribute: a request has no other way to say so.
         new.attributes.retain(|_, value| !value.is_empty());
         let bytes: usize = new.attributes.iter().map(|(name, value)| name.len() + value.len()).sum();
         if new.attributes.len() > ATTRIBUTES_MAX || bytes > ATTRIBUTE_BYTES_MAX {
@@ -114,6 +116,7 @@ impl Model {
         if new == *old {
             return Ok(vec![]);
         }
+        // Empty metadata is stored as none, so that setting and removing a tag leaves no trace.
         let label = (new != Metadata::default()).then_some(new);
         Ok(vec![Event::Metadata(modify.object.clone(), label)])
     }
@@ -133,6 +136,7 @@ impl Model {
                 "" => self.region_of_new(event, events),
                 named => named,
             };
+            // The last one counts, as it does when they are applied.
             let noted = events.iter().rev().find_map(|other| match other {
                 Event::Metadata(object, Some(label)) if object == event.id() => Some(label.clone()),
                 _ => None,
@@ -182,6 +186,7 @@ impl Model {
     }
 
     fn refuse_other(&self, holder: Holder<'_>, object: &str) -> Result<(), ApiError> {
+        // An object that the same command makes has no metadata yet; it would count as the first account's.
         match self.has_object(object) && self.label(object).owner != holder.owner {
             true => Err(FORBIDDEN.error(format!("{object} belongs to another account")).object(object)),
             false => Ok(()),

@@ -86,6 +86,7 @@ impl Model {
         for event in events {
             model.apply(event);
         }
+        // The metadata of a VPC may come after the objects in it.
         model.settle_regions();
         model
     }
@@ -191,6 +192,7 @@ impl Model {
             let message = format!("a batch holds at most {BATCH_COMMANDS_MAX} commands: split it");
             return Err(INVALID_PARAMETER.error(message).field("commands"));
         }
+        // Each command finds what those before it did, and a refusal leaves the model itself as it was.
         let mut next = self.clone();
         let mut events = Vec::new();
         for (place, command) in batch.commands.iter().enumerate() {
@@ -222,11 +224,13 @@ impl Model {
             Event::Rule(group, id, rule) => {
                 let rules = self.rules.entry(group.clone()).or_default();
                 set(rules, id, rule);
+                // Models are compared, and an empty table would differ from none.
                 if rules.is_empty() {
                     self.rules.remove(&group);
                 }
             }
             Event::Eni(id, eni) => {
+                // The old entries go first: the new state mostly has the same addresses.
                 if let Some(old) = self.enis.get(&id) {
                     self.index.remove(&id, old);
                 }
@@ -269,6 +273,7 @@ impl Model {
 
     /// Events that undo `events`, which were decided on this model.
     pub fn undo(&self, events: &[Event]) -> Vec<Event> {
+        // Each is the whole former state of an object, so their order does not matter.
         let mut undo: Vec<Event> = events.iter().map(|event| self.now(event)).collect();
         // Removing a group also removed its rules.
         for event in events {

@@ -27,6 +27,7 @@ impl Model {
                 }
             }
         };
+        // Without the prefix nothing is left, which is refused below.
         let rest = wanted.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('-')).unwrap_or_default();
         let well_formed = rest.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
         if rest.is_empty() || !well_formed || wanted.len() > ID_CHARACTERS_MAX {
@@ -48,8 +49,10 @@ impl Model {
 pub(super) fn name(text: Option<&str>, kind: ErrorKind) -> Result<String, ApiError> {
     let text = text.unwrap_or_default();
     let mut characters = text.chars();
+    // Letters of any script: the cloud's customers write Chinese names.
     let begins = characters.next().is_none_or(char::is_alphabetic);
     let continues = characters.all(|letter| letter.is_alphanumeric() || ":_-.".contains(letter));
+    // The limits count characters; one of them can take several bytes.
     let length = text.chars().count();
     if begins && continues && (length == 0 || (2..=128).contains(&length)) {
         return Ok(text.into());

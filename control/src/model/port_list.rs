@@ -85,8 +85,11 @@ impl Model {
         if let Some(text) = &modify.description {
             new.description = description(Some(text), 2, 256, INVALID_DESCRIPTION)?;
         }
+        // The counts come first: each removal searches the whole list.
         self.refuse_many_entries(modify.remove.len(), "remove")?;
         self.refuse_many_entries(modify.add.len(), "add")?;
+        // A range that is both removed and added is refused as named twice, since it would be unclear which comes
+        // first.
         let mut gone = BTreeSet::new();
         for (place, text) in modify.remove.iter().enumerate() {
             let field = format!("remove[{place}]");
@@ -143,6 +146,7 @@ impl PortList {
             self.entries.push(PortListItem { ports, description });
         }
         self.entries.sort_by_key(|item| item.ports);
+        // The room is checked at the end, because changed descriptions add no entry.
         if self.entries.len() > self.max_entries as usize {
             let (count, most) = (self.entries.len(), self.max_entries);
             let message = format!("the list would have {count} entries and has room for {most}: make a larger list");

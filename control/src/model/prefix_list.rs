@@ -88,6 +88,7 @@ impl Model {
                 return Err(PREFIX_LIST_CIDR.error(message).field(format!("remove[{place}]")).object(id));
             }
         }
+        // What was removed counts as named: removing and adding an entry in one call is refused.
         new.add(&modify.add, "add", gone)?;
         Ok(if new == *old { vec![] } else { vec![Event::PrefixList(id, Some(new))] })
     }
@@ -120,6 +121,7 @@ impl PrefixList {
             }
             self.entries.insert(added, text);
         }
+        // The room is checked at the end, because changed descriptions add no entry.
         if self.entries.len() > self.max_entries as usize {
             let message = format!(
                 "the list would have {} entries and has room for {}: make a larger list",

@@ -70,6 +70,7 @@ impl<'a> CallInput<'a> {
     }
 
     /// The stored answer to the caller's client token, if it is still valid.
+    // A run-out entry may still be stored: the sweep that removes it comes later.
     pub fn token(&self, id: &str) -> Option<&'a Token> {
         self.model.tokens.get(id).filter(|token| !token.is_over(self.environment.now_s))
     }
@@ -137,6 +138,8 @@ impl<'a> Context<'a> {
     pub(in crate::ecs) fn check_region(&self) -> Result<(), ApiError> {
         match self.call.parameters.text("RegionId") {
             Some(region) if !self.settings.regions.iter().any(|known| known == region) => {
+                // Some actions list a code of their own for text that cannot be a region; the others know one code for
+                // both.
                 let letters = region.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
                 let is_malformed = !letters && self.call.action.schema().lists(REGION_MALFORMED.code);
                 let kind = if is_malformed { REGION_MALFORMED } else { REGION_NOT_FOUND };
@@ -211,6 +214,7 @@ impl<'a> Context<'a> {
         let stored = self.call.action.schema().params.iter().filter(|fact| fact.support == Support::Stored);
         let mut attributes = BTreeMap::new();
         for fact in stored {
+            // An empty value is passed on: it removes the attribute.
             if let Some(text) = self.parameters().given(&fact.name) {
                 attributes.insert(fact.name.clone(), text.to_owned());
             }
@@ -228,6 +232,7 @@ impl<'a> Context<'a> {
             let prefix = format!("{}.", fact.name);
             let is_of_list = |name: &&String| name.starts_with(&prefix);
             if attributes.keys().any(|name| is_of_list(&name)) {
+                // Entries that the new list does not reach are given as empty, which removes them.
                 for name in self.scope.label(object).attributes.keys().filter(is_of_list) {
                     attributes.entry(name.clone()).or_default();
                 }
@@ -247,6 +252,7 @@ impl<'a> Context<'a> {
     pub(in crate::ecs) fn resource_group_named(&self, name: &str) -> Result<Option<String>, ApiError> {
         let Some(id) = self.parameters().owned(name) else { return Ok(None) };
         let groups = &self.settings.resource_groups;
+        // Without groups in the configuration, any identifier in the cloud's form is accepted.
         let exists = match groups.is_empty() {
             true => id.starts_with("rg-") && id.len() <= 64,
             false => groups.contains_key(&id) || id == DEFAULT_RESOURCE_GROUP,

@@ -79,6 +79,7 @@ impl Nonces {
             let path = entry?.path();
             let minute = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse::<u64>().ok());
             match minute {
+                // The minute that is running is kept: requests can be valid to its end.
                 Some(minute) if minute >= now_s / 60 => {
                     // A digest that a crash truncated belongs to a request that was not made.
                     let seen: HashSet<u64> = fs::read(&path)?.chunks_exact(DIGEST_BYTES).map(number).collect();
@@ -92,6 +93,7 @@ impl Nonces {
                 }
             }
         }
+        // What is removed below counts as forgotten, and has to be noted while its files still tell.
         if let Some(last) = over.iter().max().filter(|last| **last >= nonces.forgotten) {
             nonces.keep_mark(last + 1);
         }
@@ -127,10 +129,12 @@ impl Nonces {
     ) -> Result<(), ApiError> {
         let over_s = self.clock.over_s(now_s, steady_s);
         self.forget(over_s / 60);
+        // The check comes after `forget`, which may have just forgotten the minute that this nonce belongs to.
         if until_s / 60 < self.forgotten {
             let message = "Specified time stamp or date value is expired. The clock of this service was set back.";
             return Err(TIMESTAMP_EXPIRED.error(message));
         }
+        // Refusing new requests is the only safe answer: forgetting a nonce would allow its replay.
         if self.count >= NONCES_MAX {
             return Err(THROTTLING.error("Request was denied due to request throttling."));
         }
@@ -139,6 +143,7 @@ impl Nonces {
         if !minute.seen.insert(digest) {
             return Err(NONCE_USED.error("The request signature nonce has been used."));
         }
+        // The nonce stays used if it cannot be stored: the request is refused, but somebody may have seen it.
         self.count += 1;
         let kept = match &self.folder {
             Some(folder) => minute.keep(&folder.join(place.to_string()), digest),
@@ -148,6 +153,7 @@ impl Nonces {
     }
 
     fn forget(&mut self, now: u64) {
+        // The mark comes before the removals, so that a crash in between forgets nothing unnoticed.
         if now > self.forgotten {
             self.keep_mark(now);
         }
@@ -171,6 +177,7 @@ impl Nonces {
         // Renaming needs no space and is atomic. If it fails, the only thing not noticed is a clock that is set back
         // while no process runs.
         if fs::rename(file(before), file(minute)).is_err() {
+            // There is no former mark at first, and nothing to rename.
             let _ = open_private(&file(minute));
         }
     }
@@ -203,6 +210,7 @@ fn open_private(path: &Path) -> io::Result<File> {
         .append(true)
         .create(true)
         .mode(0o600)
+        // A symbolic link in its place must not make this process write elsewhere.
         .custom_flags(OFlags::NOFOLLOW.bits() as i32)
         .open(path)?;
     // Whatever the umask.
@@ -212,6 +220,7 @@ fn open_private(path: &Path) -> io::Result<File> {
 
 fn digest(key_id: &str, nonce: &str) -> u64 {
     let mut hasher = Sha256::new();
+    // The length keeps keys and nonces apart: otherwise, `ab` and `c` would share a digest with `a` and `bc`.
     hasher.update((key_id.len() as u64).to_be_bytes());
     hasher.update(key_id.as_bytes());
     hasher.update(nonce.as_bytes());

@@ -50,6 +50,7 @@ pub(in crate::ecs) fn page<T>(
             let limits = takes(size_name);
             let default = limits.and_then(|fact| fact.default.as_ref()).and_then(Value::as_u64).unwrap_or(10);
             let size = parameters.count::<u64>(size_name)?.unwrap_or(default);
+            // Zero is refused where numbers out of range are; clamped, it would be the least size.
             if size == 0 && !limits.is_some_and(|fact| fact.clamp) {
                 return Err(not_valid(size_name));
             }
@@ -60,6 +61,7 @@ pub(in crate::ecs) fn page<T>(
                 Some(token) => {
                     let after = read_token(token, context.call.action.name)
                         .ok_or_else(|| of_parameter(fact, "NextToken", not_valid("NextToken")))?;
+                    // The place is found by order, not by identity: the entry that the token names may be gone by now.
                     entries.partition_point(|(key, _)| if down { *key >= after } else { *key <= after })
                 }
             };
@@ -67,6 +69,7 @@ pub(in crate::ecs) fn page<T>(
         }
     };
     let end = start.saturating_add(size).min(total);
+    // A last page has no token, or clients that loop until there is none would ask once more.
     let token = match (1..total).contains(&end) {
         true => entries.get(end - 1).map(|(key, _)| write_token(key, context.call.action.name)),
         false => None,
@@ -87,6 +90,7 @@ pub(in crate::ecs) fn page<T>(
 }
 
 fn write_token(key: &str, action: &str) -> String {
+    // The action is part of the token: a key of another action would name a place in another list.
     URL_SAFE_NO_PAD.encode(format!("1 {action} {key}"))
 }
 

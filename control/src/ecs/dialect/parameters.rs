@@ -34,6 +34,7 @@ pub fn encode(text: &str) -> String {
 pub fn read_pairs(text: &str) -> Result<Vec<(String, String)>, ApiError> {
     let mut pairs = Vec::new();
     for pair in text.split('&').filter(|pair| !pair.is_empty()) {
+        // The count is limited while it grows, before memory is taken for all of them.
         if pairs.len() >= PARAMETERS_MAX {
             return Err(INVALID_PARAMETER.error(format!("a call has at most {PARAMETERS_MAX} parameters")));
         }
@@ -44,6 +45,7 @@ pub fn read_pairs(text: &str) -> Result<Vec<(String, String)>, ApiError> {
 }
 
 fn decode(text: &str) -> Result<String, ApiError> {
+    // `+` first: an encoded plus sign must not become a space.
     let spaced = text.replace('+', " ");
     let decoded = percent_decode_str(&spaced).decode_utf8();
     decoded.map(|text| text.into_owned()).map_err(|_| INVALID_PARAMETER.error("a parameter is not UTF-8 text"))
@@ -52,6 +54,7 @@ fn decode(text: &str) -> Result<String, ApiError> {
 /// The pairs on one line, sorted and encoded, as they are signed.
 pub fn canonical<'a>(pairs: impl Iterator<Item = &'a (String, String)>) -> String {
     let mut encoded: Vec<(String, String)> = pairs.map(|(name, value)| (encode(name), encode(value))).collect();
+    // Sorted as encoded, which differs from the order of the plain text for some characters.
     encoded.sort();
     let joined: Vec<String> = encoded.into_iter().map(|(name, value)| format!("{name}={value}")).collect();
     joined.join("&")
@@ -71,6 +74,7 @@ impl Parameters {
                 Some((place, "value")) => format!("Tag.{place}.Value"),
                 _ => name,
             };
+            // The same value twice is harmless, and some SDKs send parameters in the query and the form.
             match values.get(&name) {
                 Some(other) if *other != value => {
                     let message =
@@ -93,6 +97,7 @@ impl Parameters {
 
     /// Replaces a value.
     pub(in crate::ecs) fn replace(&mut self, name: &str, value: &str) {
+        // Only a parameter that is there: a call must not gain parameters by letter case.
         if let Some(present) = self.values.get_mut(name) {
             value.clone_into(present);
         }
@@ -203,6 +208,7 @@ impl Parameters {
     fn under(&self, name: &str) -> impl Iterator<Item = (&str, &str)> {
         let prefix = format!("{name}.");
         let length = prefix.len();
+        // The dot is in the prefix, so `Tag` does not include `Tags.1`; names under it follow each other in the table.
         let start = self.values.range(prefix.clone()..);
         start
             .take_while(move |(key, _)| key.starts_with(&prefix))
@@ -212,6 +218,7 @@ impl Parameters {
 
 fn place(name: &str, text: &str) -> Result<u32, ApiError> {
     let plain = !text.is_empty() && text.len() <= PLACE_DIGITS_MAX && text.bytes().all(|byte| byte.is_ascii_digit());
+    // Leading zeros would give two names to one place.
     let number = text.parse().ok().filter(|number| plain && *number > 0 && !text.starts_with('0'));
     number.ok_or_else(|| {
         let message = format!("{name}.{} is not an index in a list: they start at 1", shown(text));
@@ -221,6 +228,7 @@ fn place(name: &str, text: &str) -> Result<u32, ApiError> {
 
 fn number(text: &str) -> Option<i64> {
     let digits = text.strip_prefix('-').unwrap_or(text);
+    // `parse` alone would also accept a plus sign.
     let plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|_| plain)
 }
