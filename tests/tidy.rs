@@ -1,5 +1,7 @@
 //! The rules of the house, held against the files that are tracked. Ratchets only tighten.
 
+#[path = "tidy/comments.rs"]
+mod comments;
 #[path = "tidy/layout.rs"]
 mod layout;
 #[path = "tidy/parameters.rs"]

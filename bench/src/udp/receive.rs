@@ -104,6 +104,7 @@ pub(crate) fn receive(socket: &UdpSocket, wait: Duration) -> Result<ReceiveRepor
         let Some((bytes, from)) = next(socket, &mut buffer, patience)? else {
             return Err(format!("no sender came within {} s", wait.as_secs()));
         };
+        // Datagrams of an earlier run may still arrive; only a greeting begins a new one.
         if let Some((header, rest)) = Header::read(&buffer[..bytes])
             && header.kind == MessageKind::Hello
             && let Ok(greeting) = serde_json::from_slice::<Greeting>(rest)
@@ -114,6 +115,7 @@ pub(crate) fn receive(socket: &UdpSocket, wait: Duration) -> Result<ReceiveRepor
     run.welcome(socket);
     let mut heard = Instant::now();
     let mut asked = 0;
+    // Datagrams of others do not prolong the wait.
     while let Some((bytes, from)) = next(socket, &mut buffer, SILENCE.saturating_sub(heard.elapsed()))? {
         let Some((header, _)) = Header::read(&buffer[..bytes]) else { continue };
         if from != run.sender || header.run != run.id {
@@ -143,6 +145,7 @@ pub(super) fn next(
     buffer: &mut [u8],
     patience: Duration,
 ) -> Result<Option<(usize, SocketAddr)>, String> {
+    // The system call takes a time-out of zero for none at all.
     if patience.is_zero() {
         return Ok(None);
     }
@@ -182,12 +185,14 @@ impl Run {
     }
 
     fn take(&mut self, socket: &UdpSocket, header: Header, message: &mut [u8]) {
+        // The time comes first: what follows would count as latency.
         let now_ns = now_ns();
         let arrival = self.arrivals.note(header.number);
         if arrival == PacketArrival::New {
             self.payload_bytes += message.len() as u64;
             let (first, _) = self.first_and_last_ns.unwrap_or((now_ns, now_ns));
             self.first_and_last_ns = Some((first, now_ns));
+            // The clocks of two hosts differ by more than the latency.
             if self.has_same_clock {
                 self.one_way_ns.saturating_record(now_ns.saturating_sub(header.sent_ns));
             }

@@ -127,8 +127,10 @@ pub(crate) fn run(arguments: &SendArguments) -> Result<SendReport, String> {
     let receiver = address_of(&arguments.receiver)?;
     let any: SocketAddr = if receiver.is_ipv6() { ([0u16; 8], 0).into() } else { ([0u8; 4], 0).into() };
     let socket = UdpSocket::bind(any)
+        // Connected, the socket reports that nobody listens, and takes datagrams of the receiver only.
         .and_then(|socket| socket.connect(receiver).map(|()| socket))
         .map_err(|error| format!("cannot send to {receiver}: {error}"))?;
+    // The number tells this run's datagrams from those of an earlier run that arrive late.
     let run = RandomState::new().hash_one(now_ns());
     let greeting = Greeting::new(arguments.echo);
     let hello = Header { kind: MessageKind::Hello, run, number: 0, sent_ns: 0, received: 0 };
@@ -196,6 +198,7 @@ fn ask<T: serde::de::DeserializeOwned>(
                 }
                 Ok(None) => break,
                 Err(_) => {
+                    // A refusal comes at once; without a pause, all attempts would be used up in a moment.
                     std::thread::sleep(patience);
                     break;
                 }
@@ -215,12 +218,14 @@ fn send(socket: &UdpSocket, arguments: &SendArguments, run: u64) -> (u64, u64) {
     let length = Duration::from_secs_f64(arguments.seconds);
     let (mut sent, mut unsent) = (0, 0);
     for place in 0..count {
+        // Due times count from the start, so that one delay does not postpone all later packets.
         let due = started + Duration::from_nanos((place as f64 * 1e9 / f64::from(arguments.rate)) as u64);
         wait_until(due);
         if started.elapsed() > length + Duration::from_millis(1) {
             break; // Slower than asked for: the time counts.
         }
         progress.show(place as f64 / count as f64);
+        // Packets that the kernel refused take no number, or the receiver would count them as lost on the way.
         let header = Header { kind: MessageKind::Data, run, number: sent, sent_ns: now_ns(), received: 0 };
         if let Some(head) = message.first_chunk_mut() {
             header.write(head);

@@ -63,6 +63,8 @@ impl EndpointArguments {
     }
 
     fn arguments(&self) -> Vec<OsString> {
+        // Only what the command line says: the control plane reads the file itself, which can be changed before a
+        // restart.
         let mut list: Vec<OsString> = Vec::new();
         if let Some(listen) = &self.listen {
             list.extend(["--listen".into(), listen.into()]);
@@ -252,6 +254,8 @@ fn absolute(path: &Path) -> OsString {
 }
 
 pub(crate) fn forwarding_arguments(paths: &Paths, given: &VswitchArguments, config: &ConfigFile) -> Vec<OsString> {
+    // The forwarding plane reads no file, so what the file says becomes options; they also show whether it may be
+    // kept.
     let mut list = plane_arguments(paths, "vswitch");
     let mut number = |name: &str, value: Option<usize>| {
         if let Some(value) = value {

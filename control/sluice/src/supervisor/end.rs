@@ -18,6 +18,7 @@ const CONNECT_TIME: Duration = Duration::from_secs(1);
 
 /// Ends the Sluice that runs on these folders, if there is one, and returns once it has ended.
 pub(crate) fn end_running(paths: &Paths) -> Result<(), CliError> {
+    // Taking the lock would make the folder.
     if !paths.run_dir.exists() {
         return Ok(());
     }
@@ -41,6 +42,7 @@ pub(crate) fn end_running(paths: &Paths) -> Result<(), CliError> {
     let processes = state.map(|state| [state.control.process_id, state.forwarding.process_id]).unwrap_or_default();
     let planes = [("control", paths.control_socket()), ("vswitch", paths.vswitch_socket())];
     for ((verb, socket), process) in planes.into_iter().zip(processes) {
+        // The same folders and verb identify a plane; its other options, which are unknown here, do not matter.
         Plane::new(paths, verb, plane_arguments(paths, verb)).take_over(&socket, process, false);
         if unix_socket::connect(&socket, CONNECT_TIME).is_ok() {
             return Err(CliError::Usage(format!(

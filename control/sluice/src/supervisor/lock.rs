@@ -14,9 +14,11 @@ use std::time::{Duration, Instant};
 pub(super) fn take(run_dir: &Path, path: &Path) -> Result<File, CliError> {
     let fault = |error: std::io::Error| CliError::Usage(format!("{}: {error}", run_dir.display()));
     private_dir::ensure(run_dir, 0o755).map_err(fault)?;
+    // The file is not truncated yet: it holds the number of the present holder.
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let mut file = File::from(rustix::fs::open(path, flags, Mode::from(0o644)).map_err(|error| fault(error.into()))?);
     let asked = Instant::now();
+    // The kernel's lock ends with its holder, however that ends; a file that merely exists would stay behind.
     while flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
         let owner = owner(&mut file);
         let patience = if owner.is_some_and(is_running) { PATIENCE_RUNNING } else { PATIENCE_DEAD };
@@ -46,6 +48,7 @@ pub(crate) enum LockHolder {
 /// Who holds the folder now.
 pub(crate) fn holder(path: &Path) -> LockHolder {
     let Ok(mut file) = File::open(path) else { return LockHolder::None };
+    // A shared lock, so that two processes that ask do not take each other for the holder.
     match flock(&file, FlockOperation::NonBlockingLockShared) {
         Ok(()) => LockHolder::None,
         Err(_) => LockHolder::Up(owner(&mut file)),

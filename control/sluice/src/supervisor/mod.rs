@@ -65,27 +65,32 @@ fn supervise(paths: &Paths, arguments: &UpArguments) -> Result<bool, CliError> {
     privileges::restrict(Role::Supervisor);
     let config = ConfigFile::read(arguments.config.as_deref())?;
     let _lock = lock::take(&paths.run_dir, &paths.supervisor_lock())?;
+    // The handlers come after the lock: while it is waited for, a signal ends this process as usual.
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGTERM, SIGINT] {
         signal_hook::flag::register(signal, Arc::clone(&stop))
             .map_err(|error| CliError::Usage(format!("cannot wait for signals: {error}")))?;
     }
+    // The state is read under the lock: until then an earlier supervisor still writes it.
     let before = SupervisorState::read(&paths.supervisor_state());
     let process_of =
         |plane: fn(SupervisorState) -> PlaneState| before.clone().and_then(|state| plane(state).process_id);
     let mut forwarding = Plane::new(paths, "vswitch", forwarding_arguments(paths, &arguments.plane, &config));
     let mut control = Plane::new(paths, "control", control_arguments(paths, arguments));
+    // Only the forwarding plane stays: it has sessions and ports to lose, while the other one's state is on disk.
     let is_kept = forwarding.take_over(&paths.vswitch_socket(), process_of(|state| state.forwarding), true);
     control.take_over(&paths.control_socket(), process_of(|state| state.control), false);
     // Examining processes of an earlier supervisor required effective capabilities; starting others requires none.
     privileges::seal(Role::Supervisor);
     let mut supervisor =
         Supervisor { paths: paths.clone(), planes: [forwarding, control], is_settled: false, told: None };
+    // Guests may depend on a plane that was kept, so it is not ended because the other one cannot start.
     if is_kept {
         let status = ask_status(&paths.vswitch_socket(), FORWARDING_TIME);
         supervisor.settle(status.is_ok_and(|status| status.generation > 0));
     }
     let result = supervisor.watch(&stop);
+    // The planes end whatever the result is, so that none is left without a supervisor.
     supervisor.end();
     result.map(|()| supervisor.planes.iter().all(|plane| !plane.is_failing()))
 }
@@ -156,6 +161,7 @@ impl Supervisor {
             forwarding: forwarding.state(),
             control: control.state(),
         };
+        // This is checked many times a second, and a file is written only for a change.
         if self.told.as_ref() != Some(&state) {
             state.write(&self.paths.supervisor_state());
             self.told = Some(state);

@@ -84,6 +84,8 @@ impl Plane {
         let mut step = PlaneStep::Kept;
         if let Some(process) = &mut self.process {
             let Some(ended) = process.ended() else {
+                // Failures are forgotten after a while only, so that the pauses of a plane that starts and soon ends
+                // grow.
                 if self.failures > 0 && self.started.elapsed() > Self::STEADY {
                     (self.failures, self.reason, self.pause) = (0, None, Self::PAUSE_MIN);
                 }
@@ -129,6 +131,7 @@ impl Plane {
         let mut bytes = Vec::new();
         File::open(&self.failure).ok()?.take(REASON_BYTES_MAX).read_to_end(&mut bytes).ok()?;
         let text = String::from_utf8_lossy(&bytes);
+        // The reason becomes part of one line, whatever line breaks the plane wrote.
         let words: Vec<&str> = text.split_whitespace().collect();
         (!words.is_empty()).then(|| words.join(" "))
     }

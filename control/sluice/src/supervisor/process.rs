@@ -33,6 +33,7 @@ impl Program {
         let own = fs::metadata(OWN_PROGRAM)?;
         let path = std::env::current_exe()?;
         let name = std::env::args_os().next().unwrap_or_else(|| "sluice".into());
+        // Started by its path, a plane is listed by the name of the program; by the link it would be listed as `exe`.
         let is_there = fs::metadata(&path).is_ok_and(|there| (there.dev(), there.ino()) == (own.dev(), own.ino()));
         Ok(Self { path: if is_there { path } else { OWN_PROGRAM.into() }, name })
     }
@@ -95,6 +96,8 @@ impl PlaneProcess {
             let is_own = fs::metadata(format!("/proc/{pid}")).ok()?.uid() == rustix::process::geteuid().as_raw();
             let found = Self::Left { pid, handle };
             let is_plane = is_own && is_same_plane(&command_line(pid)?, arguments);
+            // The end is checked last: until here the number, and so the command line, may have been another
+            // process's.
             (is_plane && !found.has_ended()).then_some(found)
         })
     }
@@ -125,6 +128,7 @@ impl PlaneProcess {
     fn has_ended(&self) -> bool {
         let Self::Left { handle, .. } = self else { return false };
         let mut asked = [PollFd::new(handle, PollFlags::IN)];
+        // The kernel reports a process handle as readable once the process has ended.
         let polled = poll(&mut asked, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
         polled.is_ok() && asked[0].revents().contains(PollFlags::IN)
     }
@@ -135,6 +139,7 @@ impl PlaneProcess {
 
     pub(super) fn kill(mut self) {
         self.signal(Signal::KILL);
+        // A child that nobody waits for would stay as a zombie.
         if let Self::Child(child) = &mut self {
             let _ = child.wait();
         }
@@ -143,6 +148,7 @@ impl PlaneProcess {
     /// A process that is already gone needs no signal.
     fn signal(&self, signal: Signal) {
         let _ = match self {
+            // The number of a child cannot be reused before it was waited for.
             Self::Child(child) => rustix::process::kill_process(Pid::from_child(child), signal),
             Self::Left { handle, .. } => pidfd_send_signal(handle, signal),
         };
@@ -153,12 +159,14 @@ impl PlaneProcess {
 fn listener(socket: &Path) -> Option<Pid> {
     const PATIENCE: Duration = Duration::from_millis(200);
     let stream = unix_socket::connect(socket, PATIENCE).ok()?;
+    // For a connected socket the kernel reports the process that called `listen`, without its help.
     socket_peercred(&stream).ok().map(|peer| peer.pid)
 }
 
 /// The arguments of a process, without its name.
 fn command_line(pid: Pid) -> Option<Vec<OsString>> {
     let bytes = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    // A process that has ended and a kernel thread have no arguments, not even an empty one.
     let words = bytes.strip_suffix(&[0])?.split(|byte| *byte == 0);
     Some(words.skip(1).map(|word| OsStr::from_bytes(word).to_owned()).collect())
 }

@@ -59,6 +59,7 @@ impl Action {
     /// If the published API does not have the action, which a test rules out.
     pub fn schema(&self) -> &'static ActionSchema {
         static FACTS: LazyLock<HashMap<(&str, &str), &ActionSchema>> = LazyLock::new(|| {
+            // The product belongs to the key: two products can have an action of the same name.
             schema().actions.iter().map(|fact| ((fact.product.as_str(), fact.action.as_str()), fact)).collect()
         });
         FACTS.get(&(self.product.name(), self.name)).expect("every row is an action of the published interface")

@@ -89,6 +89,7 @@ impl Authenticator {
 
     /// Whether a request is accepted without a signature.
     pub fn is_unsigned(&self, envelope: &RequestEnvelope<'_>) -> bool {
+        // Any header of this name counts as signed, so that a misspelled signature is refused instead of ignored.
         let is_signed = envelope.header("authorization").is_some() || envelope.parameters.given("Signature").is_some();
         self.unsigned_account.is_some() && !is_signed
     }
@@ -112,6 +113,7 @@ impl Authenticator {
         let parameters = envelope.parameters;
         let needed = |name: &str| parameters.text(name).ok_or_else(|| missing(name));
         let credentials = Credentials {
+            // The cloud reports a missing time with a code of its own, before any other parameter.
             time: parameters.text("Timestamp").ok_or_else(|| ILLEGAL_TIMESTAMP.error("Timestamp is not supplied."))?,
             key_id: needed("AccessKeyId")?,
             nonce: needed("SignatureNonce")?,
@@ -123,6 +125,7 @@ impl Authenticator {
         if !method.eq_ignore_ascii_case("HMAC-SHA1") || version != "1.0" {
             return Err(INCOMPLETE_SIGNATURE.error("sign with HMAC-SHA1, version 1.0, or with ACS3-HMAC-SHA256"));
         }
+        // Time, key and nonce are checked first: they cost less than a signature, and a replay is refused without one.
         let (key, until_s) = self.check(&credentials, now_s)?;
         let text = v1_string_to_sign(envelope.method, envelope.pairs);
         if !v1_matches(&key.secret, &text, signature) {
@@ -151,6 +154,7 @@ impl Authenticator {
         let claimed_hash = needed("x-acs-content-sha256")?;
         let request = V3Request { method: envelope.method, path: "/", query: envelope.query, body_hash: claimed_hash };
         let text = v3_string_to_sign(request, &authorization.signed_headers, |name| envelope.header(name));
+        // The signature covers the hash that the header claims, so the body has to be hashed as well.
         let same_body = claimed_hash.eq_ignore_ascii_case(&hash(envelope.body));
         if !same_body || !v3_matches(&key.secret, &text, &authorization.signature) {
             return Err(mismatch(&text));
@@ -172,12 +176,14 @@ impl Authenticator {
         if let Some(token) = &key.security_token {
             let given = credentials.token.unwrap_or_default();
             if !bool::from(token.as_bytes().ct_eq(given.as_bytes())) {
+                // A wrong token and an unknown key look alike, or the response would tell which keys exist.
                 return Err(unknown());
             }
         }
         if credentials.nonce.is_empty() || credentials.nonce.len() > NONCE_CHARACTERS_MAX {
             return Err(INCOMPLETE_SIGNATURE.error("a nonce has 1 to 256 characters"));
         }
+        // The end comes from the request's own time, so that a replay is looked up in the same minute.
         let until_s = time_s + WINDOW_S;
         if self.nonces().is_used(credentials.key_id, credentials.nonce, until_s) {
             return Err(NONCE_USED.error("The request signature nonce has been used."));
@@ -229,6 +235,7 @@ pub(in crate::ecs) fn read_time(text: &str) -> Option<u64> {
     let (year, month, day) = (part(0, 4)?, part(5, 7)?, part(8, 10)?);
     let (hour, minute, second) = (part(11, 13)?, part(14, 16)?, part(17, 19)?);
     let in_range = year >= 1970 && (1..=12).contains(&month) && (1..=31).contains(&day);
+    // A leap second is written as 60 (RFC 3339, 5.6).
     if !in_range || hour > 23 || minute > 59 || second > 60 {
         return None;
     }

@@ -59,6 +59,7 @@ impl<'a> Scope<'a> {
     fn grants(&self, id: &str, vpc: &VpcId, access: Access) -> bool {
         let shared =
             || self.settings.shared_vpcs.get(vpc.as_str()).is_some_and(|all| all.iter().any(|one| one == self.account));
+        // What somebody owns in a VPC that is not theirs is theirs; the VPC's owner and its users only use the rest.
         self.owns(id) || access == Access::Use && self.is_here(vpc.as_str()) && (self.owns(vpc.as_str()) || shared())
     }
 
@@ -81,6 +82,7 @@ impl<'a> Scope<'a> {
     /// The metadata of an object, which only its owner may see.
     pub(in crate::ecs) fn label(&self, id: &str) -> &'a Metadata {
         static NOTHING: Metadata = Metadata::NOTHING;
+        // Tags are the owner's: sharing a VPC does not share them.
         if self.owns(id) { self.model.label(id) } else { &NOTHING }
     }
 
@@ -150,6 +152,8 @@ impl<'a> Scope<'a> {
     pub(in crate::ecs) fn is_peer(&self, id: &str, account: &str, holder: &Group) -> bool {
         let found = self.model.groups.get(&GroupId::from(id)).filter(|_| self.owner_of(id) == account);
         found.is_some_and(|group| {
+            // A group of another account is admitted only by account and VPC together, so an identifier alone tells
+            // nothing.
             self.owns(id) || account != self.account && group.vpc == holder.vpc && !group.is_classic()
         })
     }
@@ -256,6 +260,7 @@ impl<'a> Scope<'a> {
             IpNet::V4(prefix) => 1_u64 << (32 - u32::from(prefix.prefix_len())),
             IpNet::V6(_) => 0,
         };
+        // Addresses of a prefix that is kept count once, with the prefix.
         let apart = |prefix: &IpNet| !kept.iter().any(|kept| kept.contains(prefix));
         enis.flat_map(Eni::prefixes_of_all).filter(apart).chain(kept.iter().copied()).map(size).sum()
     }
@@ -265,6 +270,7 @@ impl<'a> Scope<'a> {
         let vswitch = vswitch.clone();
         let enis = self.model.enis.iter().filter(move |(_, eni)| eni.vswitch == vswitch);
         enis.flat_map(move |(id, eni)| {
+            // A prefix of somebody else is shown as taken, because it is; by whom is not the caller's business.
             let shown = Some(id).filter(|id| self.owns(id.as_str()));
             eni.prefixes.iter().map(move |prefix| (*prefix, shown))
         })
@@ -297,6 +303,7 @@ impl<'a> Scope<'a> {
         for word in message.split_inclusive(|letter| !is_part(letter)) {
             let end = word.find(|letter| !is_part(letter)).unwrap_or(word.len());
             let (word, rest) = word.split_at(end);
+            // Identifiers have a dash; without this test, each word of a message would be looked up in every table.
             let hidden = word.contains('-') && self.is_hidden(word) && !is_named(word);
             text.push_str(if hidden { "another object" } else { word });
             text.push_str(rest);
@@ -308,15 +315,18 @@ impl<'a> Scope<'a> {
     fn is_hidden(&self, id: &str) -> bool {
         if self.model.has_object(id) {
             let vswitch = self.model.vswitches.get(&VSwitchId::from(id));
+            // A subnet is seen through its VPC, which may be shared; for all other objects this VPC does not exist.
             let vpc = vswitch.map_or_else(|| VpcId::from(id), |vswitch| vswitch.vpc.clone());
             return !self.grants(id, &vpc, Access::Use);
         }
         let rule = RuleId::from(id);
+        // The rule is searched everywhere: a message can name it without its group.
         self.model.rules.iter().any(|(group, rules)| rules.contains_key(&rule) && !self.owns(group.as_str()))
     }
 }
 
 fn not_found(kind: ErrorKind, noun: &str, id: &str) -> ApiError {
+    // The client's text is cut, so that it does not determine the length of a response.
     let shown: String = id.chars().take(100).collect();
     kind.error(format!("there is no {noun} {shown}", shown = quoted(&shown)))
 }

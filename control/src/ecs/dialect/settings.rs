@@ -87,6 +87,7 @@ impl Default for ApiSettings {
             resource_groups: BTreeMap::new(),
             shared_vpcs: BTreeMap::new(),
             catalogue: Catalogue::default(),
+            // RFC 2544 reserves the block for tests, so it is nobody's address on the Internet.
             public_addresses: Ipv4Net::new_assert(Ipv4Addr::new(198, 18, 0, 0), 15),
             classic_network: false,
             state_delay_s: 0,

@@ -26,6 +26,7 @@ pub fn v1_string_to_sign(method: &str, pairs: &[(String, String)]) -> String {
 
 /// Whether `signature` is that of a string with a V1 key.
 pub(in crate::ecs) fn v1_matches(secret: &str, string_to_sign: &str, signature: &str) -> bool {
+    // The protocol appends the ampersand to the secret.
     let Ok(mut mac) = Hmac::<Sha1>::new_from_slice(format!("{secret}&").as_bytes()) else { return false };
     mac.update(string_to_sign.as_bytes());
     STANDARD.decode(signature).is_ok_and(|bytes| mac.verify_slice(&bytes).is_ok())
@@ -63,11 +64,13 @@ impl Authorization {
                 "Signature" => &mut signature,
                 _ => return None,
             };
+            // A part that comes twice is refused: another reader could take the other one.
             if slot.replace(value).is_some() {
                 return None;
             }
         }
         let signed_headers: Vec<String> = headers?.split(';').map(str::to_ascii_lowercase).collect();
+        // What is not covered could be changed on the way, above all the action and the body's hash.
         let covered = V3_HEADERS.iter().all(|name| signed_headers.iter().any(|signed| signed == name));
         if !covered || signed_headers.len() > V3_HEADERS_MAX {
             return None;
