@@ -34,6 +34,7 @@ pub(crate) fn in_order<'a>(desired: &'a Desired, eni: &EniId, direction: Directi
     let groups = desired.enis.get(eni).into_iter().flat_map(|eni| &eni.groups);
     let of_groups = groups.filter_map(|group| desired.groups.get(group)).flat_map(|group| &group.rules);
     let mut ordered: Vec<&DesiredRule> = of_groups.filter(|rule| rule.direction == direction).collect();
+    // At equal priority the cloud lets drop decide before accept.
     ordered.sort_by_key(|rule| (rule.priority, rule.policy == Policy::Accept));
     ordered
 }

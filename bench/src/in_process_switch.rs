@@ -26,6 +26,7 @@ impl InProcessSwitch {
     /// Starts one; `configure` adjusts its configuration.
     pub(crate) fn start(configure: impl FnOnce(&mut VswitchConfig)) -> io::Result<Self> {
         let directory = tempfile::tempdir()?;
+        // The plane ends when the other end of this pair closes, which a drop does on every way out.
         let (stop, stopped) = UnixStream::pair()?;
         let mut config = VswitchConfig::new(directory.path().join("vswitch.sock"));
         configure(&mut config);
@@ -48,6 +49,7 @@ impl InProcessSwitch {
 
     pub(crate) fn connect(&self) -> io::Result<SwitchClient> {
         let stream = UnixStream::connect(self.path())?;
+        // A plane that hangs must not hang the measurement.
         stream.set_read_timeout(Some(PATIENCE))?;
         Ok(SwitchClient { reader: BufReader::new(stream.try_clone()?), stream, generation: 0 })
     }
@@ -120,6 +122,7 @@ fn applied(body: SwitchReplyBody) -> Result<Applied, String> {
     match body {
         SwitchReplyBody::Applied(applied) => match applied.ports_down.first() {
             None => Ok(applied),
+            // A measurement over a port that is down would measure drops.
             Some(port) => {
                 let why = port.error.clone().unwrap_or_default();
                 Err(format!("the port of {} is down: {why}", port.eni))

@@ -95,6 +95,7 @@ impl Namespaces {
         let doomed = Self(names.clone());
         std::thread::spawn(move || {
             if let Some(signal) = signals.forever().next() {
+                // Nothing else would remove the namespaces: a signal ends a process without dropping anything.
                 drop(doomed);
                 std::process::exit(128 + signal);
             }
@@ -121,11 +122,13 @@ pub(crate) fn run(arguments: &TapsArguments) -> Result<TapsReport, String> {
         .map_err(|error| error.to_string())?;
     let mut client = plane.connect().map_err(|error| error.to_string())?;
     client.replace(desired(arguments.rules, &names.0))?;
+    // A socket stays in the namespace it was opened in, whichever thread uses it later.
     let socket =
         namespace::within(&names.0[1], || UdpSocket::bind(SocketAddr::from(([0, 0, 0, 0], fixture::ADMITTED_PORT))))
             .map_err(|error| error.to_string())?;
     let sending = send::SendArguments {
         receiver: SocketAddr::new(fixture::address(RECEIVER, false), fixture::ADMITTED_PORT).to_string(),
+        // More than a socket can send, so that the pace never waits.
         rate: arguments.rate.unwrap_or(RATE_MAX),
         size: arguments.size,
         seconds: arguments.seconds,
@@ -178,6 +181,7 @@ fn workers_cpu_ns() -> BTreeMap<OsString, u64> {
     let of_worker = tasks
         .filter(|task| std::fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name.starts_with("worker")));
     let spent = |task: std::fs::DirEntry| {
+        // `schedstat` counts nanoseconds; `stat` has ticks, of 10 ms.
         let text = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
         Some((task.file_name(), text.split(' ').next()?.parse().ok()?))
     };

@@ -122,6 +122,7 @@ fn timed(chunks: &mut impl Chunks) {
 /// program can run in between.
 pub(crate) fn on_request(chunks: &mut impl Chunks, items: usize, about: &serde_json::Value) -> Result<(), String> {
     let mut output = std::io::stdout().lock();
+    // The other program waits for the line, so it must not stay in a buffer.
     let mut say = |line: &serde_json::Value| writeln!(output, "{line}").and_then(|()| output.flush());
     say(about).map_err(|error| error.to_string())?;
     for line in std::io::stdin().lock().lines() {

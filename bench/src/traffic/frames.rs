@@ -29,6 +29,7 @@ impl Flow {
     /// The number of the flow that the client or server with this index has in this turn.
     pub(crate) fn number_of(place: usize, turn: usize, is_client: bool) -> usize {
         let pairs = PAIRS as usize;
+        // The inverse of `numbered`: the servers move on by one each time the ports are used up.
         let pair = if is_client { place } else { (place + pairs - turn / PORTS % pairs) % pairs };
         turn * pairs + pair
     }
@@ -101,8 +102,10 @@ pub(crate) fn write(buffer: &mut FrameBuffer, shape: Shape, (flow, step): (Flow,
     let transport_at = if shape.is_v6 { 14 + 40 } else { 14 + 20 };
     buffer.set_length(frame_bytes.max(transport_at + transport_bytes));
     let frame = buffer.frame_mut();
+    // Buffers are used again, so an earlier frame's headers have to go; what follows the headers does not matter.
     frame[..transport_at + transport_bytes].fill(0);
     let (from, to) = if step.is_from_client() { (flow.client, flow.server) } else { (flow.server, flow.client) };
+    // The hardware address of every gateway is the same.
     frame[..6].copy_from_slice(&[0xee, 0xff, 0xff, 0xff, 0xff, 0xff]);
     frame[6..12].copy_from_slice(&fixture::mac(from).0);
     let after_ethernet = frame.len() - 14;

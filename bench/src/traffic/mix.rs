@@ -165,6 +165,7 @@ impl Popularity {
             Self::Equal(count) => random.below(*count) as usize,
             Self::Weighted(sums) => {
                 let point = random.unit() * sums.last().copied().unwrap_or(0.0);
+                // Rounding can make the point as large as the sum of all weights.
                 sums.partition_point(|sum| *sum <= point).min(sums.len() - 1)
             }
         }

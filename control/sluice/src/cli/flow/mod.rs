@@ -136,6 +136,7 @@ fn walk(
 }
 
 fn flush(session: &CliSession, selection: FlowSelection, all: bool) -> Result<(), CliError> {
+    // A forgotten filter must not end every session of the switch.
     if selection == FlowSelection::default() && !all {
         return Err(CliError::Usage("select the sessions to end with a filter, or give --all".into()));
     }

@@ -53,6 +53,7 @@ pub(super) fn run(session: &CliSession, arguments: &FlowTopArguments) -> Result<
     let before = stats(session)?;
     std::thread::sleep(Duration::from_secs_f64(arguments.interval_s));
     let after = stats(session)?;
+    // The time is measured, since the second look takes time of its own.
     let interval_s = started.elapsed().as_secs_f64();
     let workers = match session.ask(Query::Status(Nothing {}))? {
         Answer::Status(status) => status.forwarding.map_or_else(Vec::new, |forwarding| forwarding.workers),

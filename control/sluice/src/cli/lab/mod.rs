@@ -69,6 +69,8 @@ pub(super) fn read(text: &str) -> Result<LabFile, CliError> {
 
 /// The changes to make, in an order in which they are possible.
 pub(super) fn plan(lab: &LabFile, state: &StateView) -> Result<Vec<LabStep>, CliError> {
+    // Rules name lists and groups, interfaces are in groups, and routes lead to interfaces. What is managed comes
+    // last: it depends on whether there are other steps.
     let mut plan = LabPlan { steps: Vec::new() };
     plan.settings(lab, state);
     plan.networks(lab, state)?;
@@ -150,6 +152,7 @@ impl LabPlan {
                 self.push(format!("+ prefix-list {id}"), Command::PrefixListCreate(list.clone()));
                 continue;
             };
+            // Compared in the form it is stored in: every run would change an entry that is written differently.
             let wanted = list.entries.iter().map(|entry| prefix_without_host_bits(&entry.cidr)).collect();
             let (add, remove) = entry_changes(&wanted, &view.entries);
             let (name, description) =
@@ -189,6 +192,7 @@ impl LabPlan {
             let group = &group.create;
             let id = &needed(&group.id, "a group")?;
             let Some(view) = find_group(state, id) else {
+                // A managed group would refuse the rules that follow; `managed` sets the mark at the end.
                 let create = GroupCreate { service_managed: None, ..group.clone() };
                 self.push(format!("+ group {id}"), Command::GroupCreate(create));
                 continue;
@@ -236,9 +240,11 @@ impl LabPlan {
         for (direction, wanted) in [(Direction::Ingress, &group.ingress), (Direction::Egress, &group.egress)] {
             let of_direction = present.iter().filter(|rule| rule.direction == direction);
             let present: BTreeMap<RuleSpec, &RuleView> =
+                // A file has no identifiers of rules, so a rule is found again by what it matches and decides.
                 of_direction.map(|rule| (RuleSpec::from(rule).identity(), rule)).collect();
             let wanted: BTreeMap<RuleSpec, &RuleSpec> = wanted.iter().map(|spec| (spec.identity(), spec)).collect();
             let gone: Vec<_> = present.iter().filter(|(key, _)| !wanted.contains_key(key)).collect();
+            // Removals come first, so that a group at its limit can get other rules in their place.
             for some in gone.chunks(RULES_AT_ONCE) {
                 let told: Vec<String> =
                     some.iter().map(|(key, _)| format!("- rule of {id} {direction} {}", key.told())).collect();
@@ -293,6 +299,7 @@ impl LabPlan {
         self.addresses(id, eni, view);
         let groups: BTreeSet<&str> = eni.groups.iter().map(String::as_str).collect();
         let now: BTreeSet<&str> = view.groups.iter().map(|group| group.as_str()).collect();
+        // A file without groups leaves the choice to the control plane, which has made it by now.
         let groups_differ = !groups.is_empty() && groups != now;
         let check = eni.source_dest_check.filter(|wanted| *wanted != view.source_dest_check);
         let sessions_max = eni.sessions_max.filter(|wanted| *wanted != view.sessions_max);
@@ -319,6 +326,7 @@ impl LabPlan {
             self.push(format!("~ {object}"), Command::EniModify(modify));
         }
         if port != view.port {
+            // An interface has one port, so the present one goes first.
             if view.port.is_some() {
                 self.push(format!("- port of {id}"), Command::EniDetach(EniDetach { eni: id.clone() }));
             }
@@ -344,6 +352,7 @@ impl LabPlan {
         remove.extend(remove_ipv6);
         let [add_prefixes, remove_prefixes] = changes(&read::<IpNet>(&eni.prefixes), &view.prefixes);
         let eni = id.to_owned();
+        // Removals come first: addresses are limited in number, and a new prefix may cover a former address.
         if !remove.is_empty() || !remove_prefixes.is_empty() {
             let told = format!("~ eni {id}{}{}", changes_told(&[], &remove), changes_told(&[], &remove_prefixes));
             let unassign = EniUnassign { eni: eni.clone(), addresses: remove, prefixes: remove_prefixes };
@@ -361,6 +370,7 @@ impl LabPlan {
             let vpc = state.vpcs.iter().find(|view| view.id.as_str() == route.vpc);
             let exists = vpc.is_some_and(|vpc| {
                 vpc.routes.iter().any(|view| {
+                    // Compared as it is stored.
                     view.destination.to_string() == prefix_without_host_bits(&route.destination)
                         && view.eni.as_str() == route.eni
                         && route.name.as_ref().is_none_or(|name| *name == view.name)
