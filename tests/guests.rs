@@ -5,7 +5,7 @@
 use control::command::{Command, RuleAuthorize, RuleRevoke, RuleSpec};
 use harness::guest::{self, MachineSpec, Plug, QemuGuest};
 use harness::netns::{Namespace, RunningSluice, cannot_run, eventually};
-use std::process::Output;
+use std::process::{Child, Output, Stdio};
 use vswitch_core::config::desired::Direction;
 
 /// Two virtual machines and a namespace in one VPC.
@@ -133,6 +133,16 @@ fn open_tcp() -> Command {
     Command::RuleAuthorize(RuleAuthorize { group: "sg-1".into(), direction: Direction::Ingress, rules: vec![rule] })
 }
 
+/// A process that ends with its value.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// What a virtual machine has to be able to do, whichever way it is plugged in.
 fn a_guest_is_a_guest(plug: Plug) {
     let Some(mut rig) = Rig::new(plug) else { return };
@@ -151,7 +161,8 @@ fn a_guest_is_a_guest(plug: Plug) {
 
 fn streams_pass_whole_and_end_with_their_rule(rig: &mut Rig) {
     rig.guests[1].must("iperf3 -s -D");
-    let mut server = rig.running.inside_command("namespace", &["iperf3", "-s", "-1"]).spawn().unwrap();
+    let server = rig.running.inside_command("namespace", &["iperf3", "-s"]).stdout(Stdio::null()).spawn().unwrap();
+    let server = Killed(server);
     for options in ["", "-R"] {
         let told = rig.guests[0].must(&format!("iperf3 -c {} -t 1 {options}", ADDRESSES[1]));
         eprintln!("{:?} guest to guest {options}: {}", rig.specs[0].plug, receiver_line(&told));
@@ -159,7 +170,7 @@ fn streams_pass_whole_and_end_with_their_rule(rig: &mut Rig) {
     eventually("an iperf3 between the namespace and a guest", || {
         rig.guests[0].passes(&format!("iperf3 -c {NAMESPACE_ADDRESS} -t 1"))
     });
-    server.wait().unwrap();
+    drop(server);
     let told = rig.in_namespace(&["iperf3", "-c", ADDRESSES[1], "-t", "1", "--bidir"]);
     assert!(told.status.success(), "{told:?}");
     for guest in &mut rig.guests {
@@ -300,4 +311,33 @@ fn the_lines_of_the_page_work_as_pasted() {
     }
     assert_eq!(booted, 3);
     let _ = std::process::Command::new("ip").args(["netns", "delete", &host]).output();
+}
+
+#[test]
+fn a_guest_that_moves_to_another_qemu_keeps_its_connections() {
+    let Some(mut rig) = Rig::new(Plug::VhostUserToSwitch) else { return };
+    let server = rig.running.inside_command("namespace", &["iperf3", "-s"]).stdout(Stdio::null()).spawn().unwrap();
+    let _server = Killed(server);
+    eventually("the server listens", || rig.guests[0].passes(&format!("iperf3 -c {NAMESPACE_ADDRESS} -n 10K")));
+    rig.guests[0]
+        .must(&format!("iperf3 -c {NAMESPACE_ADDRESS} -t 300 -b 20M >/tmp/stream 2>&1 & echo $! >/tmp/stream.id"));
+    let received = |rig: &Rig| {
+        let told = rig.in_namespace(&["cat", "/sys/class/net/eth0/statistics/rx_bytes"]);
+        String::from_utf8(told.stdout).unwrap().trim().parse::<u64>().unwrap()
+    };
+    let before = received(&rig);
+    eventually("the stream flows", || received(&rig) > before + 1_000_000);
+    let connection = "netstat -tn | grep :5201 | grep ESTABLISHED | sort";
+    let before = rig.guests[0].must(connection);
+    let mut target = QemuGuest::start_incoming(&rig.specs[0]);
+    rig.guests[0].migrate(&rig.specs[0]);
+    let moved = received(&rig);
+    eventually("the stream goes on", || received(&rig) > moved + 1_000_000);
+    let ports = |text: &str| -> Vec<String> {
+        text.lines().filter_map(|line| line.split_whitespace().nth(3).map(str::to_owned)).collect()
+    };
+    assert_eq!(ports(&target.must(connection)), ports(&before), "the same connections");
+    assert!(target.passes("kill -0 $(cat /tmp/stream.id)"));
+    target.eventually_pings(ADDRESSES[1]);
+    assert_eq!(target.checksum_errors(), 0);
 }

@@ -2,7 +2,7 @@
 //! `scripts/guest` unpacks what that takes.
 
 use crate::netns::{PATIENCE, eventually};
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -107,6 +107,14 @@ impl Plug {
     }
 }
 
+fn monitor_socket(folder: &Path, name: &str) -> PathBuf {
+    folder.join(format!("{name}.monitor"))
+}
+
+fn migration_socket(folder: &Path) -> PathBuf {
+    folder.join("migration.sock")
+}
+
 fn socket(folder: &Path, name: &str) -> PathBuf {
     folder.join(format!("{name}.sock"))
 }
@@ -149,6 +157,41 @@ pub struct QemuGuest {
 impl QemuGuest {
     /// Starts QEMU; [`QemuGuest::wait_until_ready`] then waits for the guest, so that several boot at once.
     pub fn start(spec: &MachineSpec) -> Self {
+        Self::start_with(spec, &[])
+    }
+
+    /// Starts a QEMU that waits for the guest of [`QemuGuest::migrate`].
+    pub fn start_incoming(spec: &MachineSpec) -> Self {
+        let socket = migration_socket(&spec.folder);
+        let target = MachineSpec { name: format!("{}-target", spec.name), ..spec.clone() };
+        let target = Self::start_with(&target, &["-incoming", &format!("unix:{}", socket.display())]);
+        eventually("the target listens", || socket.exists());
+        target
+    }
+
+    /// Moves the guest to the QEMU that waits for it, where it goes on; this one has none any more.
+    pub fn migrate(&mut self, spec: &MachineSpec) {
+        let monitor = UnixStream::connect(monitor_socket(&spec.folder, &spec.name)).expect("QEMU's monitor");
+        let mut answers = BufReader::new(monitor.try_clone().expect("a socket")).lines();
+        let mut ask = |command: &str| {
+            writeln!(&monitor, "{command}").expect("QEMU listens");
+            let is_answer = |line: &String| line.contains("\"return\"") || line.contains("\"error\"");
+            answers.by_ref().map_while(Result::ok).find(is_answer).expect("QEMU answers")
+        };
+        ask(r#"{"execute":"qmp_capabilities"}"#);
+        let socket = migration_socket(&spec.folder);
+        let uri = socket.display();
+        let started = ask(&format!(r#"{{"execute":"migrate","arguments":{{"uri":"unix:{uri}"}}}}"#));
+        assert!(started.contains("return"), "{started}");
+        eventually("the guest has moved", || {
+            let told = ask(r#"{"execute":"query-migrate"}"#);
+            assert!(!told.contains("\"failed\""), "{told}");
+            told.contains("\"completed\"")
+        });
+        self.kill();
+    }
+
+    fn start_with(spec: &MachineSpec, further: &[&str]) -> Self {
         let files = files().expect("whoever starts a guest has asked for the files");
         let console = spec.folder.join(format!("{}.console", spec.name));
         let qemu = files.join("qemu");
@@ -166,9 +209,13 @@ impl QemuGuest {
         let [address, gateway] = &spec.address;
         command.args(["-append", &kernel_words(address, gateway)]);
         command.arg("-serial").arg(format!("file:{}", console.display()));
-        command.args(spec.plug.netdev(&spec.folder, &spec.name));
-        let (mac, further) = (&spec.mac, spec.plug.device());
-        command.args(["-device", &format!("virtio-net-pci,netdev=net0,mac={mac},romfile={further}")]);
+        // The target of a migration is plugged in where its source is.
+        let port = spec.name.strip_suffix("-target").unwrap_or(&spec.name);
+        command.args(spec.plug.netdev(&spec.folder, port));
+        let (mac, options) = (&spec.mac, spec.plug.device());
+        command.args(["-device", &format!("virtio-net-pci,netdev=net0,mac={mac},romfile={options}")]);
+        let monitor = monitor_socket(&spec.folder, &spec.name);
+        command.args(["-qmp", &format!("unix:{},server=on,wait=off", monitor.display())]).args(further);
         Self::start_by(command, console)
     }
 

@@ -142,11 +142,12 @@ impl VirtioDevice {
         self.resume(index).and(changed)
     }
 
-    /// The driver has reset the device.
+    /// The driver has reset the device. Where its queues were is kept: QEMU before 8.0 resets a device that it stops, and asks
+    /// for that afterwards, to go on from there in another process.
     pub(super) fn reset(&mut self) {
         self.suspend_all();
         self.features = Features::default();
-        self.setups.iter_mut().for_each(|setup| *setup = QueueSetup::default());
+        self.setups.iter_mut().for_each(|setup| *setup = QueueSetup { base: setup.base, ..QueueSetup::default() });
     }
 
     fn set_regions(&mut self, regions: Vec<Region>) -> Result<()> {
