@@ -105,7 +105,7 @@ pub(crate) fn write(buffer: &mut FrameBuffer, shape: Shape, (flow, step): (Flow,
     // Buffers are used again, so an earlier frame's headers have to go; what follows the headers does not matter.
     frame[..transport_at + transport_bytes].fill(0);
     let (from, to) = if step.is_from_client() { (flow.client, flow.server) } else { (flow.server, flow.client) };
-    // The hardware address of every gateway is the same.
+    // The router's hardware address: no fixture configures another one.
     frame[..6].copy_from_slice(&[0xee, 0xff, 0xff, 0xff, 0xff, 0xff]);
     frame[6..12].copy_from_slice(&fixture::mac(from).0);
     let after_ethernet = frame.len() - 14;
