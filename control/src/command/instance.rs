@@ -16,6 +16,8 @@ vocabulary! {
         primary_eni: Option<String>,
         /// What kind of port its interfaces get while it runs.
         port: PortKind,
+        /// The folder of the sockets of such ports; `/run/sluice` if absent.
+        sockets: Option<String>,
         /// Whether it runs from the start.
         #[serde(default)]
         running: bool,
@@ -140,6 +142,10 @@ pub enum PortKind {
     Namespace,
     /// A TAP device of the switch's own namespace, for a virtual machine to use.
     Device,
+    /// A socket of a virtual machine that shares its memory; the switch listens.
+    VhostUser,
+    /// A stream socket; the switch listens.
+    Stream,
     /// None; ports are attached manually.
     None,
 }

@@ -14,11 +14,14 @@ use crate::error::{
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use vswitch_core::config::desired::{DesiredPort, TapPort};
+use vswitch_core::config::desired::{DesiredPort, StreamPort, TapPort, VhostUserPort};
 use vswitch_core::config::ids::{EniId, VSwitchId, quoted};
 
 /// Interfaces of one instance.
 pub(crate) const ENIS_PER_INSTANCE_MAX: usize = 8;
+
+/// Where the sockets of ports are unless an instance says otherwise.
+const SOCKETS_FOLDER: &str = "/run/sluice";
 
 /// An instance.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,6 +39,9 @@ pub struct Instance {
     pub image: String,
     /// What kind of port its interfaces get while it runs.
     pub port: PortKind,
+    /// The folder of the sockets of such ports; `/run/sluice` if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sockets: Option<String>,
     /// Its interfaces and their numbers; 0 is the primary one.
     pub enis: BTreeMap<EniId, u32>,
     /// Whether it runs.
@@ -71,8 +77,15 @@ impl Instance {
                 mtu_bytes: TapPort::default_mtu_bytes(),
             }))
         };
+        let folder = self.sockets.as_deref().unwrap_or(SOCKETS_FOLDER);
+        let (path, is_client, socket_user) = (format!("{folder}/{id}-eth{number}.sock"), false, None);
+        let (queues, mtu_bytes) = (VhostUserPort::default_queues(), TapPort::default_mtu_bytes());
         match self.port {
             PortKind::None => None,
+            PortKind::VhostUser => {
+                Some(DesiredPort::VhostUser(VhostUserPort { path, is_client, queues, socket_user, mtu_bytes }))
+            }
+            PortKind::Stream => Some(DesiredPort::Stream(StreamPort { path, is_client, socket_user, mtu_bytes })),
             // Every namespace has its own `eth0`, so the name is free.
             PortKind::Namespace => tap(format!("eth{number}"), Some(id.to_owned())),
             PortKind::Device => {
@@ -138,6 +151,7 @@ impl Model {
             instance_type: create.instance_type.clone().unwrap_or_default(),
             image: create.image.clone().unwrap_or_default(),
             port: create.port,
+            sockets: create.sockets.clone(),
             enis: eni.iter().map(|eni| (eni.clone(), 0)).collect(),
             running: false,
             deletion_protection: create.deletion_protection,
@@ -371,4 +385,45 @@ fn host_name(text: &str) -> Result<String, ApiError> {
     }
     let message = format!("{text} is not a valid host name: 2 to 64 letters, digits, - and .", text = quoted(text));
     Err(INSTANCE_HOST_NAME.error(message).field("host_name"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_interface_of_an_instance_has_a_socket_of_its_own() {
+        let sockets = |port, sockets: Option<&str>| {
+            let enis: BTreeMap<EniId, u32> = [("eni-a".into(), 0), ("eni-b".into(), 1)].into();
+            let (attached_s, sockets) = (BTreeMap::new(), sockets.map(str::to_owned));
+            let text = String::new;
+            let instance = Instance {
+                name: text(),
+                description: text(),
+                host_name: text(),
+                instance_type: text(),
+                image: text(),
+                port,
+                sockets,
+                enis: enis.clone(),
+                running: true,
+                deletion_protection: false,
+                created_s: 0,
+                changed_s: 0,
+                started_s: 0,
+                attached_s,
+            };
+            let ports = enis.keys().filter_map(|eni| instance.port_of("i-1", eni));
+            ports.map(|port| format!("{} {}", port.kind(), port.socket_path().unwrap_or_default())).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            sockets(PortKind::VhostUser, Some("/run/vm")),
+            ["vhost-user /run/vm/i-1-eth0.sock", "vhost-user /run/vm/i-1-eth1.sock"]
+        );
+        assert_eq!(
+            sockets(PortKind::Stream, None),
+            ["stream /run/sluice/i-1-eth0.sock", "stream /run/sluice/i-1-eth1.sock"]
+        );
+        assert_eq!(sockets(PortKind::None, None), [""; 0]);
+    }
 }

@@ -57,6 +57,8 @@ pub struct ApiSettings {
     pub state_delay_s: u64,
     /// What kind of port the interfaces of an instance get.
     pub instance_port: PortKind,
+    /// The folder of the sockets of such ports, `INSTANCE-ethN.sock` each; `/run/sluice` if empty.
+    pub instance_sockets: String,
     /// Whether security groups are listed by `PageNumber` and `PageSize` too, which the cloud is giving up.
     pub page_numbers: bool,
     /// Whether revoking a rule that does not exist, by its fields, is success.
@@ -92,6 +94,7 @@ impl Default for ApiSettings {
             classic_network: false,
             state_delay_s: 0,
             instance_port: PortKind::Namespace,
+            instance_sockets: String::new(),
             page_numbers: true,
             revoke_absent_rule_succeeds: false,
         }

@@ -80,6 +80,7 @@ fn instances(context: &Context<'_>, amount: u32, running: bool) -> Result<(Vec<S
             primary: EniCreate { primary_ip, id: Some(eni.clone()), ..primary.clone() },
             primary_eni: present.clone(),
             port: context.settings.instance_port,
+            sockets: Some(context.settings.instance_sockets.clone()).filter(|folder| !folder.is_empty()),
             running,
             name: parameters.text("InstanceName").map(named),
             description: parameters.owned("Description"),
