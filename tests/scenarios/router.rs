@@ -336,6 +336,51 @@ fn nobody_has_the_address_and_the_sender_is_told_at_once() {
     }
 }
 
+/// A SYN with a maximum segment size of 9,500 bytes, more than any port carries.
+fn greedy_syn(from: &str, to: &str, is_padded: bool) -> Ip {
+    let mut syn =
+        Ip::new(from, to).segment(&TcpSegment { scale: Some(7), ..TcpSegment::new((4000, 80), TcpFlags::SYN) });
+    let options: &[u8] = if is_padded { &[1, 2, 4, 37, 28, 1, 1, 1] } else { &[2, 4, 37, 28] };
+    syn.payload.truncate(20);
+    syn.payload.extend_from_slice(options);
+    syn.payload[12] = (syn.payload.len() as u8 / 4) << 4;
+    syn
+}
+
+#[test]
+fn the_segment_size_is_clamped_where_that_is_on() {
+    for (from, to, most) in [(CLIENT, WEB, 9000 - 40), (CLIENT_V6, WEB_V6, 9000 - 60_u16)] {
+        for (is_on, is_padded) in [(false, false), (true, false), (true, true)] {
+            let mut world = World::new(lab());
+            world.change(|desired| desired.settings.clamp_mss = is_on);
+            let mut frame = world.frame_from("client", &greedy_syn(from, to, is_padded));
+            let tcp_at = frame.len() - if is_padded { 28 } else { 24 };
+            let sum = sum_of_tcp(&frame, tcp_at);
+            frame[tcp_at + 16..tcp_at + 18].copy_from_slice(&sum.to_be_bytes());
+            let (fate, received) = world.send_frame("client", &frame);
+            assert_eq!(fate, delivered("web"));
+            assert_checksums(&received);
+            let size_at = tcp_at + 20 + if is_padded { 3 } else { 2 };
+            let size = u16::from_be_bytes([received[size_at], received[size_at + 1]]);
+            assert_eq!(size, if is_on { most } else { 9500 }, "{from}");
+        }
+    }
+}
+
+/// The checksum that a segment needs, of a frame whose addresses stand right before it but for IPv4's lack of options.
+fn sum_of_tcp(frame: &[u8], tcp_at: usize) -> u16 {
+    let addresses = if frame[12] == 8 { &frame[26..34] } else { &frame[22..54] };
+    let mut segment = frame[tcp_at..].to_vec();
+    segment[16..18].fill(0);
+    let words =
+        addresses.chunks(2).chain(segment.chunks(2)).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])));
+    let mut sum = words.sum::<u32>() + 6 + segment.len() as u32;
+    while sum >> 16 != 0 {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !(sum as u16)
+}
+
 #[test]
 fn a_custom_route_leads_through_an_eni() {
     let mut world = World::new(lab());

@@ -50,6 +50,8 @@ settings! {
     pick_up_by_ports: bool,
     /// IPv4 packets with a source route option are dropped.
     drop_source_routed: bool,
+    /// The maximum segment size that a SYN offers is lowered to what the ports of sender and receiver carry.
+    clamp_mss: bool,
     /// Nearly all packets take the fast path. If off, every packet takes the slow path, with the same result; for
     /// incidents.
     fast_path: bool,

@@ -55,6 +55,9 @@ pub struct Settings {
     /// IPv4 packets with a source route option are dropped: they would be evaluated by addresses other than those they
     /// go to.
     pub drop_source_routed: bool,
+    /// The maximum segment size that a SYN offers is lowered to what the ports of sender and receiver carry.
+    #[serde(skip_serializing_if = "is_false")]
+    pub clamp_mss: bool,
     /// Nearly all packets take the fast path. If false, every packet takes the slow path, with the same result at
     /// several times the cost. Meant for incidents, to find out whether the fast path is at fault.
     #[serde(skip_serializing_if = "is_enabled")]
@@ -124,6 +127,7 @@ impl Default for Settings {
             tcp_pick_up: true,
             pick_up_by_ports: true,
             drop_source_routed: true,
+            clamp_mss: false,
             fast_path: true,
             pmtud_exempt: PmtudExempt::default(),
             timeout_profile: TimeoutProfile::default(),

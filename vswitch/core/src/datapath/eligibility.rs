@@ -42,6 +42,8 @@ const fn is_on(settings: &Settings) -> bool {
         pick_up_by_ports: _,
         // Packets with IP options take the slow path: `fast_parse` does not read options.
         drop_source_routed: _,
+        // `between` keeps SYNs away; those of a connection that exists never take the fast path.
+        clamp_mss: _,
         // ICMP takes the slow path: `fast_parse` reads TCP and UDP only.
         pmtud_exempt: _,
         // Both paths take the timeout from the connection's state.
@@ -140,6 +142,8 @@ pub(super) fn between(sender: &EniContext<'_>, receiver: &EniContext<'_>) -> Bet
     let forwards = one.forwards && other.forwards && sender.eni.vswitch == receiver.eni.vswitch;
     // One record has one set of timeouts.
     let opens = one.opens && other.opens && sender.timeouts() == receiver.timeouts();
+    // Without new connections no SYN.
+    let opens = opens && !sender.snapshot.settings().clamp_mss;
     Between { forwards, opens }
 }
 

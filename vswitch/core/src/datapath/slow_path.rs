@@ -19,7 +19,7 @@ use crate::policy::eni_context::EniContext;
 use crate::policy::evaluate::SessionUpdate;
 use crate::policy::evaluate::{Evaluation, Lookup};
 use crate::router;
-use crate::router::{icmp, ttl};
+use crate::router::{icmp, mss, ttl};
 use crate::tables::address_entry::AddressEntry;
 use crate::tables::route::AddressRoute;
 
@@ -89,6 +89,9 @@ impl Shard {
         let mtu_bytes = receiver.eni.mtu_bytes;
         let is_last_hop = crosses && packet.headers.hop_limit <= 1;
         let is_too_big = icmp::is_too_big(packet, mtu_bytes);
+        if sender.snapshot.settings().clamp_mss {
+            mss::clamp(packet, sender.eni.mtu_bytes.min(mtu_bytes));
+        }
         let checked = if is_here {
             ingress_checks(receiver, packet, packet_context.place.route())
         } else {

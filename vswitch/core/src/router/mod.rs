@@ -6,6 +6,7 @@
 
 mod arp;
 pub(crate) mod icmp;
+pub(crate) mod mss;
 mod ndp;
 mod reply;
 mod services;

@@ -351,6 +351,11 @@ impl Headers {
         self.is_udp(67, 68) || self.is_udp(547, 546)
     }
 
+    /// Whether this is TCP with its header.
+    pub(crate) fn is_tcp(&self) -> bool {
+        self.tuple.protocol == protocol::TCP && self.fragment != Fragment::Later
+    }
+
     /// Whether this opens a TCP connection: SYN without ACK.
     pub fn is_tcp_open(&self) -> bool {
         self.tuple.protocol == protocol::TCP

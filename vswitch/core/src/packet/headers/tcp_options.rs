@@ -26,3 +26,22 @@ fn window_scale_in(mut options: &[u8]) -> Option<u8> {
     }
     None
 }
+
+/// Where in a segment the maximum segment size of a SYN stands (RFC 9293 §3.2), if the options up to it are well-formed.
+pub(crate) fn maximum_segment_size(segment: &[u8]) -> Option<usize> {
+    const FIXED_BYTES: usize = 20;
+    const MAXIMUM_SEGMENT_SIZE: u8 = 2;
+    let header_bytes = (segment.get(12)? >> 4) as usize * 4;
+    let options = segment.get(..header_bytes)?;
+    let mut at = FIXED_BYTES;
+    while let [kind, rest @ ..] = options.get(at..)? {
+        at += match (*kind, rest) {
+            (0, _) => return None,
+            (1, _) => 1,
+            (MAXIMUM_SEGMENT_SIZE, [4, _, _, ..]) => return Some(at + 2),
+            (_, [length, ..]) if *length >= 2 => usize::from(*length),
+            _ => return None,
+        };
+    }
+    None
+}
