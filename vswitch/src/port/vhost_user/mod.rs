@@ -52,8 +52,9 @@ pub struct VhostUser {
     /// Whether the guest was told to kick, and the worker may have slept since.
     is_armed: bool,
     has_more_messages: bool,
-    /// The pair of queues that it receives from next.
-    next_pair: usize,
+    /// The pairs of queues that it receives from, as bits, and the one where it goes on.
+    own_pairs: u32,
+    next_pair: u32,
 }
 
 impl VhostUser {
@@ -81,7 +82,10 @@ impl VhostUser {
             receives: 0,
             is_armed: true,
             has_more_messages: false,
-            next_pair: part,
+            own_pairs: (part..usize::from(spec.queues))
+                .step_by(rx_queues.max(1))
+                .fold(0, |bits, pair| bits | 1 << pair),
+            next_pair: 0,
         };
         Ok(polls.into_iter().enumerate().map(of_part).collect())
     }
@@ -147,18 +151,17 @@ impl Port for VhostUser {
             self.attend();
         }
         self.receives += 1;
-        let pairs = self.pairs().div_ceil(self.queues.parts.len()).max(1);
+        let active = self.queues.pairs_from_guest() & self.own_pairs;
         let mut received = if self.has_more_messages { Received::MaybeMore } else { Received::Drained };
         // Each of its queues in turn begins, so that a flooded one does not starve the others.
-        for _ in 0..pairs {
+        for _ in 0..active.count_ones() {
             if burst.len() >= packets_max {
                 return Ok(Received::MaybeMore);
             }
-            let index = self.next_pair * 2 + 1;
-            self.next_pair += self.queues.parts.len();
-            if self.next_pair >= self.pairs() {
-                self.next_pair = self.part;
-            }
+            let ahead = active & u32::MAX << self.next_pair;
+            let pair = if ahead != 0 { ahead } else { active }.trailing_zeros();
+            self.next_pair = (pair + 1) % u32::BITS;
+            let index = pair as usize * 2 + 1;
             let room = packets_max - burst.len();
             let from_queue = self.queues.with(index, |queue| queue.receive(pool, burst, room));
             if let Some(Some(Received::MaybeMore)) = from_queue {

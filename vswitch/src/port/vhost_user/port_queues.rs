@@ -36,8 +36,9 @@ struct QueueSlot {
 #[derive(Debug)]
 pub(super) struct PortQueues {
     slots: Vec<Mutex<QueueSlot>>,
-    /// Which queues to the guest are active, by pairs.
+    /// Which queues to the guest, and from it, are active, by pairs.
     to_guest: AtomicU32,
+    from_guest: AtomicU32,
     offloads: AtomicU8,
     pub(super) parts: Vec<PartEvents>,
     pub(super) peer: PeerState,
@@ -48,7 +49,16 @@ pub(super) struct PortQueues {
 impl PortQueues {
     pub(super) fn new(parts: Vec<PartEvents>, peer: PeerState, spec: VhostUserPort, mac: MacAddress) -> Self {
         let slots = (0..2 * spec.queues).map(|_| Mutex::default()).collect();
-        Self { slots, to_guest: AtomicU32::new(0), offloads: AtomicU8::new(0), parts, peer, spec, mac }
+        Self {
+            slots,
+            to_guest: AtomicU32::new(0),
+            from_guest: AtomicU32::new(0),
+            offloads: AtomicU8::new(0),
+            parts,
+            peer,
+            spec,
+            mac,
+        }
     }
 
     /// Queues of both directions.
@@ -70,6 +80,12 @@ impl PortQueues {
     #[inline]
     pub(super) fn pairs_to_guest(&self) -> u32 {
         self.to_guest.load(Ordering::Acquire)
+    }
+
+    /// Pairs whose queue from the guest is active, as bits.
+    #[inline]
+    pub(super) fn pairs_from_guest(&self) -> u32 {
+        self.from_guest.load(Ordering::Acquire)
     }
 
     /// What frames to the guest may leave undone.
@@ -110,11 +126,19 @@ impl PortQueues {
         *self.slots[index].lock() = QueueSlot { front_end, queue: Some(queue), kicks_without_chains: 0 };
         if Self::direction(index) == QueueDirection::ToGuest {
             self.set_features(features);
-            self.to_guest.fetch_or(1 << (index / 2), Ordering::AcqRel);
         }
+        self.active(index).fetch_or(1 << (index / 2), Ordering::AcqRel);
         self.peer.set_ready();
         // What the guest made available before may wait there, with no kick to come.
         let _ = self.part(index).waker.wake();
+    }
+
+    /// Where the bit of a queue is. A burst takes no lock of a queue that is not active.
+    fn active(&self, index: usize) -> &AtomicU32 {
+        match Self::direction(index) {
+            QueueDirection::ToGuest => &self.to_guest,
+            QueueDirection::FromGuest => &self.from_guest,
+        }
     }
 
     fn set_features(&self, features: Features) {
@@ -128,9 +152,7 @@ impl PortQueues {
             return None;
         }
         let queue = slot.queue.take()?;
-        if Self::direction(index) == QueueDirection::ToGuest {
-            self.to_guest.fetch_and(!(1 << (index / 2)), Ordering::AcqRel);
-        }
+        self.active(index).fetch_and(!(1 << (index / 2)), Ordering::AcqRel);
         Some(queue.base())
     }
 
