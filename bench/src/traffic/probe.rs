@@ -46,6 +46,9 @@ pub(crate) struct ProbeTraffic {
     pub(crate) misjudged: AtomicU64,
 }
 
+/// The EtherType of all flows.
+const IPV4: [u8; 2] = [8, 0];
+
 /// How many receivers of watched flows are checked in one round.
 const RECEIVERS_A_ROUND: usize = 64;
 
@@ -119,7 +122,10 @@ impl ProbeTraffic {
     /// Takes a frame that came out here, if there is one.
     fn take(&self, receiver: &MemoryGuest) -> bool {
         let before = self.period.load(Ordering::SeqCst);
-        let Some(sender) = receiver.collect_with(|frame| frame[29]) else { return false };
+        let flow = |frame: &[u8]| (frame[12..14] == IPV4).then(|| frame[29]);
+        let Some(sender) = receiver.collect_with(flow) else { return false };
+        // The router advertises itself to a guest whenever it likes: such a frame is of no flow.
+        let Some(sender) = sender else { return true };
         if u16::from(sender) == STEADY {
             self.steady.fetch_add(1, Ordering::Relaxed);
         } else {
