@@ -74,6 +74,17 @@ impl Drop for SocketListener {
     }
 }
 
+/// Connects to a socket without waiting for a server whose queue is full: a worker has other ports to serve.
+///
+/// # Errors
+/// What the kernel says.
+pub(crate) fn connect_now(path: &Path) -> io::Result<UnixStream> {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+    Ok(socket.into())
+}
 fn identity(path: &Path) -> io::Result<(u64, u64)> {
     use std::os::unix::fs::MetadataExt as _;
     fs::symlink_metadata(path).map(|metadata| (metadata.dev(), metadata.ino()))

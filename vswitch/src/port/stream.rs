@@ -7,7 +7,7 @@
 
 use crate::port::buffer_pool::BufferPool;
 use crate::port::peer_state::PeerState;
-use crate::port::socket_listener::SocketListener;
+use crate::port::socket_listener::{SocketListener, connect_now};
 use crate::port::{Port, Received, drop_all};
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::fd::{AsFd, OwnedFd};
@@ -329,15 +329,6 @@ fn write(socket: &UnixStream, pieces: &[IoSlice<'_>]) -> Result<usize, StreamEnd
         Err(Errno::AGAIN | Errno::INTR | Errno::NOBUFS | Errno::NOMEM) => Ok(0),
         Err(_) => Err(StreamEnd::ByPeer),
     }
-}
-
-/// Connects without waiting for a server whose queue is full.
-fn connect_now(path: &Path) -> io::Result<UnixStream> {
-    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
-    Ok(socket.into())
 }
 
 fn set_timer(timer: &OwnedFd, after_ns: i64) -> io::Result<()> {

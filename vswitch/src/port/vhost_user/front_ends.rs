@@ -4,7 +4,7 @@
 
 use super::front_end::FrontEnd;
 use super::port_queues::{PartEvents, SharedQueues};
-use crate::port::socket_listener::SocketListener;
+use crate::port::socket_listener::{SocketListener, connect_now};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use rustix::fd::{AsRawFd, OwnedFd};
@@ -57,7 +57,7 @@ impl Reconnection {
     /// Connects, or sets the timer.
     fn connect(&mut self) -> io::Result<UnixStream> {
         self.is_due = false;
-        let connected = UnixStream::connect(&self.path);
+        let connected = connect_now(&self.path);
         if connected.is_err() {
             self.wait();
         }
