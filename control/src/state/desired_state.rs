@@ -20,6 +20,7 @@ pub fn desired(model: &Model) -> Desired {
         prefix_lists: desired_all(&model.prefix_lists, desired_prefix_list),
         port_lists: desired_all(&model.port_lists, desired_port_list),
         enis: model.enis.iter().map(|(id, eni)| (id.clone(), desired_eni(model, eni))).collect(),
+        uplinks: BTreeMap::new(),
     }
 }
 
@@ -120,8 +121,9 @@ pub fn validated_part<'a>(delta: &Delta, before: &Delta, desired: &'a Desired) -
         group.as_ref().is_some_and(|new| old.is_none_or(|old| alike(old, new)))
     };
     // Destructured, so that a new kind of object does not compile until its validation is considered.
-    let Delta { settings, vpcs, vswitches, groups, rules, prefix_lists, port_lists, enis } = delta;
-    let others = settings.is_some() || !(vpcs.is_empty() && vswitches.is_empty() && enis.is_empty());
+    let Delta { settings, vpcs, vswitches, groups, rules, prefix_lists, port_lists, enis, uplinks } = delta;
+    let interfaces = !(enis.is_empty() && uplinks.is_empty());
+    let others = settings.is_some() || !(vpcs.is_empty() && vswitches.is_empty()) || interfaces;
     if others || !(prefix_lists.is_empty() && port_lists.is_empty()) || !groups.iter().all(rules_alone) {
         return Cow::Borrowed(desired);
     }

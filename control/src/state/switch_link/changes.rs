@@ -264,7 +264,7 @@ impl ChangeThread {
 
 /// Adds a later change to an earlier one.
 fn extend(delta: &mut Delta, later: Delta) {
-    let Delta { settings, vpcs, vswitches, groups, rules, prefix_lists, port_lists, enis } = later;
+    let Delta { settings, vpcs, vswitches, groups, rules, prefix_lists, port_lists, enis, uplinks } = later;
     delta.settings = settings.or(delta.settings.take());
     delta.vpcs.extend(vpcs);
     delta.vswitches.extend(vswitches);
@@ -277,4 +277,5 @@ fn extend(delta: &mut Delta, later: Delta) {
     delta.prefix_lists.extend(prefix_lists);
     delta.port_lists.extend(port_lists);
     delta.enis.extend(enis);
+    delta.uplinks.extend(uplinks);
 }

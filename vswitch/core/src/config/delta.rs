@@ -4,8 +4,9 @@ use crate::config::desired::{
     Desired, DesiredEni, DesiredPortList, DesiredPrefixList, DesiredRule, DesiredVpc, DesiredVswitch, SecurityGroup,
     Settings,
 };
-use crate::config::ids::{EniId, GroupId, PortListId, PrefixListId, RuleId, VSwitchId, VpcId};
+use crate::config::ids::{EniId, GroupId, PortListId, PrefixListId, RuleId, UplinkId, VSwitchId, VpcId};
 use crate::config::refusal::Refusal;
+use crate::config::uplink::DesiredUplink;
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
@@ -41,6 +42,9 @@ pub struct Delta {
     /// ENIs: set, or removed where `null`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub enis: BTreeMap<EniId, Option<DesiredEni>>,
+    /// Uplinks: set, or removed where `null`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub uplinks: BTreeMap<UplinkId, Option<DesiredUplink>>,
 }
 
 impl Delta {
@@ -53,6 +57,7 @@ impl Delta {
             prefix_lists: map_difference(&old.prefix_lists, &new.prefix_lists),
             port_lists: map_difference(&old.port_lists, &new.port_lists),
             enis: map_difference(&old.enis, &new.enis),
+            uplinks: map_difference(&old.uplinks, &new.uplinks),
             ..Self::default()
         };
         for id in old.groups.keys().filter(|id| !new.groups.contains_key(*id)) {
@@ -114,6 +119,7 @@ impl Delta {
             prefix_lists: map_apply(&mut desired.prefix_lists, self.prefix_lists),
             port_lists: map_apply(&mut desired.port_lists, self.port_lists),
             enis: map_apply(&mut desired.enis, self.enis),
+            uplinks: map_apply(&mut desired.uplinks, self.uplinks),
         }
     }
 
@@ -131,6 +137,7 @@ impl Delta {
         map_forget(&mut self.prefix_lists, &desired.prefix_lists);
         map_forget(&mut self.port_lists, &desired.port_lists);
         map_forget(&mut self.enis, &desired.enis);
+        map_forget(&mut self.uplinks, &desired.uplinks);
     }
 }
 

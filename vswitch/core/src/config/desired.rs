@@ -2,10 +2,11 @@
 //! turns it into a snapshot, and nothing on the packet path ever reads it.
 
 use crate::config::dhcp::DhcpOptionsSet;
-use crate::config::ids::{EniId, GroupId, MacAddress, PortListId, PrefixListId, RuleId, VSwitchId, VpcId};
+use crate::config::ids::{EniId, GroupId, MacAddress, PortListId, PrefixListId, RuleId, UplinkId, VSwitchId, VpcId};
 use crate::config::limits::MTU_BYTES_MAX;
 use crate::config::rate_limits::RateLimits;
 pub use crate::config::rule::{DesiredRule, Direction, MatchConditions, Policy, PortRange, Ports, Protocol, Remote};
+use crate::config::uplink::DesiredUplink;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -31,6 +32,9 @@ pub struct Desired {
     pub port_lists: BTreeMap<PortListId, DesiredPortList>,
     /// The network interfaces.
     pub enis: BTreeMap<EniId, DesiredEni>,
+    /// The ways out of VPCs.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub uplinks: BTreeMap<UplinkId, DesiredUplink>,
 }
 
 /// Choices that the cloud leaves open, with the defaults of the specification (§10).
@@ -148,6 +152,10 @@ pub struct DesiredVpc {
     /// ENI acts as a router: its `source_dest_check` is off, or `routed_as_own` on. The longest prefix wins.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub routes: BTreeMap<IpNet, EniId>,
+    /// Blocks of other VPCs that packets go to directly, each with its VPC; the longest prefix wins. Both VPCs name each
+    /// other, and no blocks of theirs overlap.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub peers: BTreeMap<IpNet, VpcId>,
     /// What its guests are told beside their addresses and routes.
     #[serde(default, skip_serializing_if = "DesiredVpc::has_default_dhcp")]
     pub dhcp: DhcpOptionsSet,
@@ -166,7 +174,12 @@ impl DesiredVpc {
 
 impl Default for DesiredVpc {
     fn default() -> Self {
-        Self { gateway_mac: Self::default_gateway_mac(), routes: BTreeMap::new(), dhcp: DhcpOptionsSet::default() }
+        Self {
+            gateway_mac: Self::default_gateway_mac(),
+            routes: BTreeMap::new(),
+            peers: BTreeMap::new(),
+            dhcp: DhcpOptionsSet::default(),
+        }
     }
 }
 

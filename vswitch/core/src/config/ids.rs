@@ -61,6 +61,15 @@ text_id! {
     PrefixListId,
     /// A list of port ranges, `prl-…`.
     PortListId,
+    /// The way out of a VPC, `upl-…`.
+    UplinkId,
+}
+
+impl UplinkId {
+    /// The name of the uplink's interface among those of ENIs: ports, counters and packets treat the two alike.
+    pub fn interface(&self) -> EniId {
+        EniId(self.0.clone())
+    }
 }
 
 /// An ENI's index in a snapshot. An ENI keeps its number over all generations in which it exists; another ENI gets the

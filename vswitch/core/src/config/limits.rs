@@ -89,6 +89,14 @@ pub const LISTED_FLOWS_PER_TURN: usize = 128;
 pub const TABLE_WARNING_PERCENT: usize = 80;
 /// Packets in transit from one worker to another.
 pub const HANDOFF_PACKETS: usize = 1024;
+/// Ports of an external address in a block, which one ENI has at a time.
+pub const NAT_BLOCK_PORTS: u16 = 64;
+/// Port blocks that one ENI may have: all of an external address.
+pub const NAT_PORT_BLOCKS_PER_ENI_MAX: u16 = 1008;
+/// External addresses of an uplink.
+pub const NAT_EXTERNAL_ADDRESSES_MAX: usize = 4096;
+/// Port forwards of an uplink.
+pub const NAT_FORWARDS_MAX: usize = 4096;
 /// Address pairs whose path a worker caches.
 pub const PATHS_CACHED_MAX: usize = 2048;
 /// Workers of one switch.
@@ -100,5 +108,8 @@ const _: () =
 const _: () = assert!(FRAME_BYTES_MAX <= BURST_BYTES);
 const _: () = assert!(RECLAIM_BATCH <= RECLAIM_WINDOW && RECLAIM_WINDOW <= RECENT_SESSIONS_MAX);
 const _: () = assert!(MTU_BYTES_MIN < MTU_BYTES_MAX);
+/// The first external port that an ENI may get: those below are for services (RFC 6335 §6).
+pub const NAT_PORT_MIN: u16 = 1024;
+const _: () = assert!((1 << 16) - NAT_PORT_MIN as u32 == NAT_PORT_BLOCKS_PER_ENI_MAX as u32 * NAT_BLOCK_PORTS as u32);
 const _: () = assert!(BURST_PACKETS.is_power_of_two() && BURST_PACKETS <= HANDOFF_PACKETS);
 const _: () = assert!(BURST_PACKETS <= SWEEP_RECORDS_PER_TURN, "a sweep outruns the flows one turn can open");

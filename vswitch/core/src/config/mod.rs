@@ -12,4 +12,5 @@ pub mod protocol;
 pub mod rate_limits;
 pub mod refusal;
 mod rule;
+pub mod uplink;
 pub mod validate;

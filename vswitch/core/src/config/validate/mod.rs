@@ -1,6 +1,7 @@
 //! Whether a desired state can be compiled: all refusals at once, each naming its object.
 
 mod references;
+mod uplinks;
 
 use crate::config::desired::{
     Desired, DesiredEni, DesiredPort, DesiredPortList, DesiredPrefixList, DesiredRule, DesiredVswitch, MatchConditions,
@@ -31,6 +32,7 @@ pub fn validate(desired: &Desired) -> Vec<Refusal> {
     check.groups();
     check.lists();
     check.enis();
+    check.uplinks();
     check.refusals
 }
 
@@ -63,6 +65,7 @@ impl<'a> Validator<'a> {
             if let Some(fault) = vpc.dhcp.fault() {
                 self.refuse("invalid", format!("vpcs/{id}/dhcp"), fault.into());
             }
+            self.peers(id, vpc);
             for (prefix, eni) in &vpc.routes {
                 let inside = self.desired.enis.get(eni).is_some_and(|eni| self.vpc_of(eni) == Some(id));
                 if !inside {

@@ -77,7 +77,13 @@ impl References {
     /// Whether the state that a change has led to is valid, as far as the objects in the change can show it, given that
     /// the state before was valid. `before` reverts the change. If the answer is no, the state may still be valid.
     pub(crate) fn allow(&self, before: &Delta, desired: &Desired) -> bool {
-        let is_small = before.vpcs.is_empty() && before.vswitches.is_empty() && before.enis.len() <= ENIS_CHECKED_MAX;
+        let is_small = before.vpcs.is_empty()
+            && before.vswitches.is_empty()
+            && before.uplinks.is_empty()
+            && before.enis.len() <= ENIS_CHECKED_MAX;
+        // What is translated names ENIs and their addresses.
+        let mut translated = desired.uplinks.values().flat_map(|uplink| uplink.nat.enis());
+        let is_small = is_small && !translated.any(|id| before.enis.contains_key(id));
         let mut check = Validator { desired, refusals: Vec::new() };
         check.settings();
         is_small
