@@ -45,7 +45,7 @@ fn check_unusual(context: &EniContext<'_>, headers: &Headers, frame: &[u8]) -> R
 
 /// Whether the source of `addresses` belongs to the ENI.
 #[inline(always)]
-fn owns_source(context: &EniContext<'_>, addresses: Addresses) -> bool {
+pub(super) fn owns_source(context: &EniContext<'_>, addresses: Addresses) -> bool {
     context.eni.is_first_address(addresses)
         || context.network.route(addresses.reverse()) == AddressRoute::Owner(context.index)
 }

@@ -12,6 +12,7 @@ use crate::config::desired::{MatchConditions, Settings};
 use crate::config::ids::EniIndex;
 use crate::conntrack::opener::is_like_answer;
 use crate::conntrack::tables::{ConnectionTables, FoundSession};
+use crate::datapath::anti_spoof::owns_source;
 use crate::hw::time::Tick;
 use crate::packet::headers::fast_parse::Plain;
 use crate::packet::headers::{Addresses, Headers, METADATA_SERVICE, Segment, protocol, tcp_flags};
@@ -101,7 +102,7 @@ pub(super) const fn plain<A>(plain: &Plain<A>) -> bool {
     *flags & tcp_flags::RST == 0 && *ports as u16 != SMTP
 }
 
-/// The ENI to which packets with these hardware and IP addresses go on the fast path: from the sender's first address,
+/// The ENI to which packets with these hardware and IP addresses go on the fast path: from an address of the sender,
 /// through the router, to another ENI of the VPC.
 pub(super) fn receiver(
     sender: &EniContext<'_>,
@@ -111,7 +112,7 @@ pub(super) fn receiver(
     // A group address never is the router's, even if the VPC's hardware address were misconfigured as one.
     let is_to_router = to == sender.network.gateway_mac.0 && to[0] & 1 == 0;
     let is_to_metadata = matches!(addresses, Addresses::V4 { destination: METADATA_SERVICE, .. });
-    let is_from_sender = from == sender.eni.mac.0 && sender.eni.is_first_address(addresses);
+    let is_from_sender = from == sender.eni.mac.0 && owns_source(sender, addresses);
     if !is_on(sender.snapshot.settings()) || !is_to_router || is_to_metadata || !is_from_sender {
         return None;
     }
