@@ -28,6 +28,9 @@ static RANGES: [RangeSlot; RANGES_MAX] = [const {
     }
 }; RANGES_MAX];
 
+/// Whether any range was ever lost: while none was, a single load answers for all.
+static IS_ANY_LOST: AtomicBool = AtomicBool::new(false);
+
 /// A range of mapped addresses in which a bus error does not end the process. To be dropped before it is unmapped.
 #[derive(Debug)]
 pub struct GuardedRange(usize);
@@ -52,8 +55,15 @@ impl GuardedRange {
     }
 
     /// Whether the memory behind the range went away. The range holds zeros then.
+    #[inline]
     pub fn is_lost(&self) -> bool {
-        RANGES[self.0].is_lost.load(Ordering::Relaxed)
+        Self::is_any_lost() && RANGES[self.0].is_lost.load(Ordering::Relaxed)
+    }
+
+    /// Whether memory behind any range ever went away.
+    #[inline]
+    pub fn is_any_lost() -> bool {
+        IS_ANY_LOST.load(Ordering::Relaxed)
     }
 }
 
@@ -97,6 +107,7 @@ extern "C" fn on_bus_error(_signal: libc::c_int, info: *mut libc::siginfo_t, _co
             };
             if mapped as usize == start {
                 slot.is_lost.store(true, Ordering::Relaxed);
+                IS_ANY_LOST.store(true, Ordering::Relaxed);
                 return;
             }
         }

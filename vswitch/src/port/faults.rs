@@ -187,6 +187,10 @@ impl Port for FaultyPort {
         self.port.await_readiness()
     }
 
+    fn is_polled_without_call(&self) -> bool {
+        self.port.is_polled_without_call()
+    }
+
     fn peer(&self) -> Option<PeerState> {
         self.port.peer()
     }

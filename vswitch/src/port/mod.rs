@@ -98,6 +98,11 @@ pub trait Port: Send + fmt::Debug {
         true
     }
 
+    /// Whether a receive that finds nothing makes no system call, so that asking often costs less than being told.
+    fn is_polled_without_call(&self) -> bool {
+        false
+    }
+
     /// What it knows of the program at its other end, where there is one that may come and go while the port is open.
     fn peer(&self) -> Option<PeerState> {
         None

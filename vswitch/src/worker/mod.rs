@@ -52,6 +52,7 @@ pub(crate) struct PortEntry {
     frame_bytes_max: usize,
     offloads: Offloads,
     has_readiness: bool,
+    is_polled_without_call: bool,
     is_ready: bool,
     empty_receives: u16,
     /// How many packets other ports are served before this port is served again.
@@ -66,6 +67,7 @@ impl PortEntry {
         frame_bytes_max: usize,
     ) -> Self {
         let (has_readiness, offloads) = (port.readiness().is_some(), port.offloads());
+        let is_polled_without_call = port.is_polled_without_call();
         let (port, is_ready, empty_receives, debt) = (Some(port), false, 0, 0);
         Self {
             eni,
@@ -75,6 +77,7 @@ impl PortEntry {
             frame_bytes_max,
             offloads,
             has_readiness,
+            is_polled_without_call,
             is_ready,
             empty_receives,
             debt,
@@ -85,6 +88,7 @@ impl PortEntry {
     // A port without a descriptor cannot announce frames, so polling is the only way.
     fn stays_polled(&mut self, ports: usize) -> bool {
         !self.has_readiness
+            || self.is_polled_without_call && ports <= poll_set::PORTS_ALWAYS_POLLED_MAX
             || usize::from(self.empty_receives) < poll_set::empty_receives_max(ports)
             || self.port.as_mut().is_some_and(|port| !port.await_readiness())
     }

@@ -10,6 +10,10 @@ const EMPTY_RECEIVES_MIN: usize = 4;
 /// Empty receives of all ports together before they are left alone: about as many as fit into a spin.
 const EMPTY_RECEIVES_ALL: usize = 256;
 
+/// Up to so many ports are polled for as long as the worker is awake, if that takes no system call: to be told instead, a guest
+/// has to make one for each burst.
+pub(super) const PORTS_ALWAYS_POLLED_MAX: usize = 16;
+
 /// A receiver of at most this many packets in a burst probably answers before it gets more, so it is polled without
 /// waiting for its descriptor.
 pub(super) const ANSWERED_AT_ONCE_MAX: usize = 8;

@@ -12,6 +12,28 @@ use vswitch_core::packet::offload::Preparation;
 use vswitch_core::packet::verdict::{DropReason, Verdict};
 
 impl Worker {
+    /// Sends packets of one verdict and receiver, from a burst of this worker, without queueing them first. Whether it did:
+    /// only if they are to be delivered and the port takes each as it is.
+    pub(super) fn send_as_they_are(&mut self, packets: &mut [Packet], last: &mut Option<EniIndex>) -> bool {
+        let Some(&Packet { verdict: Verdict::Deliver, receiver: to, .. }) = packets.first() else { return false };
+        let Some(slot) = self.slot_of(to).filter(|_| !self.current.snapshot.has_rate_limits()) else { return false };
+        let Some(Some(entry)) = self.ports.get(slot as usize) else { return false };
+        let (frame_bytes_max, offloads, gro) = (entry.frame_bytes_max, entry.offloads, self.gro);
+        let goes_as_it_is = |packet: &Packet| {
+            packet.longest_frame_bytes() <= frame_bytes_max
+                && offloads.preparation(&packet.offload) == Preparation::Pass
+                && !(gro && gro::is_eligible(packet, offloads))
+        };
+        if !packets.iter().all(goes_as_it_is) {
+            return false;
+        }
+        // What is queued came before.
+        self.finish_dispatch(last.take());
+        self.send_to_port(Some(slot), to, packets);
+        packets.iter_mut().for_each(|packet| self.pool.put(std::mem::take(&mut packet.buffer)));
+        true
+    }
+
     /// Queues a packet for its receiver's port. If packets are queued for another receiver, `last`, these are sent
     /// first.
     pub(super) fn dispatch(&mut self, packet: Packet, delivery: Delivery, last: &mut Option<EniIndex>) {
@@ -137,29 +159,34 @@ impl Worker {
         if self.outgoing.is_empty() {
             return;
         }
-        let entry = slot.and_then(|slot| self.ports.get_mut(slot as usize)).and_then(Option::as_mut);
-        let port = entry.filter(|entry| entry.eni == eni).and_then(|entry| entry.port.as_mut());
-        let is_down = port.is_none();
-        let is_short = self.outgoing.len() <= poll_set::ANSWERED_AT_ONCE_MAX;
-        let (sent, is_held) = match port {
-            Some(port) => (port.send(&mut self.outgoing), port.sent().held() > 0),
-            None => (Ok(()), false),
-        };
         let mut outgoing = std::mem::take(&mut self.outgoing);
         let mut pool_owners = std::mem::take(&mut self.outgoing_pool_owners);
+        self.send_to_port(slot, eni, &mut outgoing);
         for (packet, pool_owner) in outgoing.drain(..).zip(pool_owners.drain(..)) {
-            let reason = match packet.verdict {
-                _ if is_down => Some(DropReason::PortDown),
-                Verdict::Drop(reason) => Some(reason),
-                _ => None,
-            };
-            if let Some(reason) = reason {
-                self.shard.count_drop(eni, Direction::Ingress, reason, packet.wire().packets);
-            }
             self.recycle(packet, pool_owner);
         }
         self.outgoing = outgoing;
         self.outgoing_pool_owners = pool_owners;
+    }
+
+    /// Sends packets to the port of `eni` in `slot`, and counts those that are dropped there.
+    fn send_to_port(&mut self, slot: Option<u32>, eni: EniIndex, packets: &mut [Packet]) {
+        let entry = slot.and_then(|slot| self.ports.get_mut(slot as usize)).and_then(Option::as_mut);
+        let port = entry.filter(|entry| entry.eni == eni).and_then(|entry| entry.port.as_mut());
+        let is_down = port.is_none();
+        let is_short = packets.len() <= poll_set::ANSWERED_AT_ONCE_MAX;
+        let (sent, is_held) = match port {
+            Some(port) => (port.send(packets), port.sent().held() > 0),
+            None => (Ok(()), false),
+        };
+        for packet in packets {
+            let reason = match packet.verdict {
+                _ if is_down => DropReason::PortDown,
+                Verdict::Drop(reason) => reason,
+                _ => continue,
+            };
+            self.shard.count_drop(eni, Direction::Ingress, reason, packet.wire().packets);
+        }
         match (slot, sent) {
             (Some(slot), Err(error)) => self.fail(slot, error),
             (Some(slot), Ok(())) if is_short || is_held => self.mark_ready(slot as usize),

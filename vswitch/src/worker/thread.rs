@@ -11,12 +11,18 @@ use std::sync::LazyLock;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use vswitch_core::config::limits::BURST_PACKETS;
 use vswitch_core::hw::time::Time;
 
 /// The longest sleep, so that expired sessions are swept at least this often.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
-/// How many turns pass between two checks of the descriptors of empty ports.
-const TURNS_PER_POLL: u32 = 8;
+/// The time between two checks of the descriptors of empty ports, while there is no work and while there is, ns.
+const IDLE_POLL_NS: u64 = 4_000;
+const BUSY_POLL_NS: u64 = 25_000;
+/// How many packets pass before the clock is read again, and how many a turn counts for: reading it takes as long as
+/// evaluating a packet.
+const PACKETS_PER_TIME: usize = BURST_PACKETS;
+const TURN_IN_PACKETS: usize = 4;
 /// Readiness events handled at once.
 const EVENTS_MAX: usize = 1024;
 /// The token of the doorbell; the tokens of ports are their slots.
@@ -155,22 +161,30 @@ impl WorkerLoop {
     fn run(&mut self, worker: &mut Worker, pause: &PauseRequest) {
         let mut events = Events::with_capacity(EVENTS_MAX);
         let mut spin = Spin::new(self.busy_poll);
-        let mut turns: u32 = 0;
+        let mut now = self.clock.now();
+        let (mut packets, mut polled) = (0, now);
         while pause.is_running() {
-            turns = turns.wrapping_add(1);
-            let now = self.clock.now();
-            if !worker.turn(now).is_idle() {
+            if packets >= PACKETS_PER_TIME {
+                (packets, now) = (0, self.clock.now());
+            }
+            let activity = worker.turn(now);
+            packets += TURN_IN_PACKETS + activity.packets;
+            let is_idle = activity.is_idle();
+            if !is_idle {
                 spin.was_busy();
             } else if spin.is_over(now) {
                 // A port may have received something after its last poll; then the worker must not sleep.
                 if worker.disarm_idle() {
                     self.sleep(worker, pause, &mut events);
-                    spin.slept(now, self.clock.now());
+                    let slept_at = std::mem::replace(&mut now, self.clock.now());
+                    spin.slept(slept_at, now);
                 }
                 continue;
             }
             // While there is work, descriptors are asked only now and then: a system call per turn would cost more.
-            if turns.is_multiple_of(TURNS_PER_POLL) {
+            let interval_ns = if is_idle { IDLE_POLL_NS } else { BUSY_POLL_NS };
+            if now.as_ns().saturating_sub(polled.as_ns()) >= interval_ns {
+                polled = now;
                 self.wait(worker, &mut events, Duration::ZERO);
             }
         }

@@ -12,8 +12,8 @@ use vswitch_core::config::ids::EniIndex;
 use vswitch_core::config::limits::{BURST_PACKETS, SWEEP_RECORDS_PER_TURN, SWEEP_ROUND_NS};
 use vswitch_core::datapath::stage_timing::Phase;
 use vswitch_core::hw::time::Time;
-use vswitch_core::packet::Packet;
 use vswitch_core::packet::verdict::{DropReason, Verdict};
+use vswitch_core::packet::{FrameBuffer, Packet};
 
 /// Time between two steps of the sweep, ns.
 const SWEEP_INTERVAL_NS: u64 = 1_000_000;
@@ -301,22 +301,33 @@ impl Worker {
         let mut burst = std::mem::take(&mut self.burst);
         let pool_owner = number as u16;
         let (mut last, mut refused) = (None, 0);
-        for packet in burst.drain(..) {
-            match packet.verdict {
-                Verdict::Answer => self.dispatch(packet, Delivery { to: source.eni, pool_owner }, &mut last),
-                Verdict::Serve => refused += self.request_service(source.eni, packet, now),
-                Verdict::Forward(to) => self.hand_off(source, to, packet),
-                Verdict::Deliver => {
-                    let to = packet.receiver;
-                    self.dispatch(packet, Delivery { to, pool_owner }, &mut last);
+        let goes_along = |one: &Packet, next: &Packet| {
+            (one.verdict, next.verdict) == (Verdict::Deliver, Verdict::Deliver) && one.receiver == next.receiver
+        };
+        for together in burst.chunk_by_mut(goes_along) {
+            if self.send_as_they_are(together, &mut last) {
+                continue;
+            }
+            for packet in
+                together.iter_mut().map(|packet| std::mem::replace(packet, Packet::new(FrameBuffer::default())))
+            {
+                match packet.verdict {
+                    Verdict::Answer => self.dispatch(packet, Delivery { to: source.eni, pool_owner }, &mut last),
+                    Verdict::Serve => refused += self.request_service(source.eni, packet, now),
+                    Verdict::Forward(to) => self.hand_off(source, to, packet),
+                    Verdict::Deliver => {
+                        let to = packet.receiver;
+                        self.dispatch(packet, Delivery { to, pool_owner }, &mut last);
+                    }
+                    Verdict::Drop(_) => {
+                        refused += 1;
+                        self.pool.put(packet.buffer);
+                    }
+                    Verdict::Wait => self.pool.put(packet.buffer),
                 }
-                Verdict::Drop(_) => {
-                    refused += 1;
-                    self.pool.put(packet.buffer);
-                }
-                Verdict::Wait => self.pool.put(packet.buffer),
             }
         }
+        burst.clear();
         self.burst = burst;
         self.finish_dispatch(last);
         // Once per burst, not per packet: ringing costs a fence each time.

@@ -18,3 +18,17 @@ pub fn prefetch_at(address: *const u8) {
     #[cfg(not(all(target_arch = "x86_64", not(miri))))]
     let _ = address;
 }
+
+/// Prefetches the cache line at an address for writing: another core that has it gives it up.
+#[inline(always)]
+#[allow(unsafe_code)]
+pub fn prefetch_to_write_at(address: *const u8) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    // SAFETY: PREFETCHW only hints and may be given any address; x86-64 processors without it take it for a NOP. The
+    // intrinsic would become a prefetch for reading where it is not known that the processor has it.
+    unsafe {
+        core::arch::asm!("prefetchw [{}]", in(reg) address as usize, options(nomem, nostack, preserves_flags));
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    let _ = address;
+}

@@ -22,8 +22,8 @@ use core::ops::Range;
 /// both cross in one piece.
 pub const HEADROOM_BYTES: usize = 16;
 
-/// Room for one frame, allocated once and reused. Frames begin at a cache line boundary.
-#[derive(Debug)]
+/// Room for one frame, allocated once and reused. Frames begin at a cache line boundary. The default has no room.
+#[derive(Debug, Default)]
 pub struct FrameBuffer {
     /// The headroom, then the room for the frame.
     bytes: Box<[u8]>,
@@ -47,6 +47,7 @@ impl FrameBuffer {
     }
 
     /// How many bytes a frame in this buffer may have.
+    #[inline]
     pub fn capacity(&self) -> usize {
         // Without the part reserved for alignment, so that all buffers of a size have the same capacity.
         self.bytes.len() + 1 - CACHE_LINE_BYTES - HEADROOM_BYTES
@@ -58,12 +59,14 @@ impl FrameBuffer {
     }
 
     /// All bytes of the buffer, preceded by room for a header of up to [`HEADROOM_BYTES`].
+    #[inline]
     pub fn room_with_header(&mut self, header_bytes: usize) -> &mut [u8] {
         let (start, end) = (self.start as usize - header_bytes, self.start as usize + self.capacity());
         &mut self.bytes[start..end]
     }
 
     /// Declares the first `length_bytes` to be the frame; limited to the capacity.
+    #[inline]
     pub fn set_length(&mut self, length_bytes: usize) {
         // Bounded here, so that a wrong length from outside cannot lead to a read behind the buffer.
         self.length = length_bytes.min(self.capacity()) as u32;
@@ -101,6 +104,7 @@ impl FrameBuffer {
     }
 
     /// The frame preceded by a header of up to [`HEADROOM_BYTES`], in one piece.
+    #[inline]
     pub fn frame_with_header(&mut self, header: &[u8]) -> &[u8] {
         let start = self.start as usize;
         self.bytes[start - header.len()..start].copy_from_slice(header);
@@ -149,6 +153,7 @@ pub struct Packet {
 
 impl Packet {
     /// A packet that has not been parsed.
+    #[inline]
     pub fn new(buffer: FrameBuffer) -> Self {
         Self {
             buffer,
@@ -163,6 +168,7 @@ impl Packet {
     }
 
     /// A packet whose sender claims to have left something undone.
+    #[inline]
     pub fn claiming(buffer: FrameBuffer, offload: Offload) -> Self {
         Self { offload, ..Self::new(buffer) }
     }
@@ -229,6 +235,7 @@ impl Packet {
     }
 
     /// The longest frame that it becomes on the wire, bytes.
+    #[inline]
     pub fn longest_frame_bytes(&self) -> usize {
         self.offload.longest_frame_bytes(self.buffer.length())
     }

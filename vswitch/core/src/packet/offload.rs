@@ -109,6 +109,7 @@ impl Offloads {
     }
 
     /// What has to be done to a packet with this `offload` before it is sent.
+    #[inline]
     pub const fn preparation(self, offload: &Offload) -> Preparation {
         let cut = match offload.segmentation {
             Segmentation::None => Self::NONE,
@@ -187,6 +188,7 @@ impl Offload {
     }
 
     /// The longest frame that a frame of `frame_bytes` is segmented into; itself if it is not segmented.
+    #[inline]
     pub fn longest_frame_bytes(&self, frame_bytes: usize) -> usize {
         match self.segmentation {
             Segmentation::None => frame_bytes,

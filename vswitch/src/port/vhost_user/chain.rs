@@ -6,6 +6,7 @@
 use super::dirty_log::DirtyLog;
 use super::guest_memory::{GuestMemory, RingPart};
 use std::fmt;
+use vswitch_core::config::limits::BURST_PACKETS;
 
 /// The largest ring (VIRTIO 1.2 §2.7, §2.8).
 pub(super) const RING_SIZE_MAX: u32 = 32_768;
@@ -15,6 +16,8 @@ pub(super) const CHAIN_DESCRIPTORS_MAX: usize = 1024;
 pub(super) const CHAINS_MAX: usize = 128;
 /// Bytes of a descriptor in either format.
 pub(super) const DESCRIPTOR_BYTES: usize = 16;
+
+const CACHE_LINE_BYTES: u64 = 64;
 
 /// `VIRTQ_DESC_F_NEXT`, `VIRTQ_DESC_F_WRITE`, `VIRTQ_DESC_F_INDIRECT`.
 pub(super) const FLAG_NEXT: u16 = 1;
@@ -85,7 +88,7 @@ impl Descriptor {
 }
 
 /// A piece of memory that a chain consists of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct BufferPiece {
     pub(super) address: u64,
     pub(super) bytes: u32,
@@ -100,29 +103,54 @@ pub(super) struct Chain {
     pub(super) slots: u16,
     /// Where the ring was before it.
     pub(super) position: u32,
-    /// Its pieces: the first, and the first of the next chain.
-    pub(super) pieces: (u32, u32),
     /// Bytes of all pieces.
     pub(super) bytes: u32,
+    /// Its first piece, which is the only one of most; without bytes if there is none.
+    first_bytes: u32,
+    first_address: u64,
+    /// Its other pieces in the list: the first of them, and the first of the next chain.
+    others: (u32, u32),
 }
+
+impl Chain {
+    /// Its first piece.
+    #[inline(always)]
+    pub(super) const fn first(&self) -> BufferPiece {
+        BufferPiece { address: self.first_address, bytes: self.first_bytes }
+    }
+
+    /// Whether it has no piece but the first.
+    #[inline(always)]
+    pub(super) const fn is_one_piece(&self) -> bool {
+        self.first_bytes == self.bytes
+    }
+}
+
+// Two of them are in a cache line.
+const _: () = assert!(size_of::<Chain>() == 32);
 
 /// Chains of one direction, as they are read.
 #[derive(Debug)]
 pub(super) struct Chains {
     list: Vec<Chain>,
-    pieces: Vec<BufferPiece>,
+    /// Pieces of chains, without the first of each.
+    others: Vec<BufferPiece>,
     /// What the flags of every descriptor say of its direction.
     write_flag: u16,
-    /// The chain that is being read: its first piece, and bytes so far.
-    first: usize,
+    /// The chain that is being read: its first piece, where its others begin, and bytes so far.
+    first: BufferPiece,
+    others_first: usize,
     bytes: u64,
+    /// Bytes of all chains.
+    all_bytes: u64,
 }
 
 impl Chains {
     pub(super) fn new(direction: QueueDirection) -> Self {
         let write_flag = if direction == QueueDirection::ToGuest { FLAG_WRITE } else { 0 };
-        let (list, pieces) = (Vec::with_capacity(CHAINS_MAX), Vec::with_capacity(CHAINS_MAX));
-        Self { list, pieces, write_flag, first: 0, bytes: 0 }
+        let list = Vec::with_capacity(CHAINS_MAX + BURST_PACKETS);
+        let others = Vec::with_capacity(CHAINS_MAX);
+        Self { list, others, write_flag, first: BufferPiece::default(), others_first: 0, bytes: 0, all_bytes: 0 }
     }
 
     /// The chains.
@@ -131,41 +159,86 @@ impl Chains {
         &self.list
     }
 
-    /// The pieces of one of them.
+    /// The pieces of one of them behind its first.
     #[inline]
-    pub(super) fn pieces(&self, chain: &Chain) -> &[BufferPiece] {
-        &self.pieces[chain.pieces.0 as usize..chain.pieces.1 as usize]
+    pub(super) fn others(&self, chain: &Chain) -> &[BufferPiece] {
+        &self.others[chain.others.0 as usize..chain.others.1 as usize]
     }
 
     #[inline]
     pub(super) fn clear(&mut self) {
         self.list.clear();
-        self.pieces.clear();
-        (self.first, self.bytes) = (0, 0);
+        self.others.clear();
+        (self.first, self.others_first, self.bytes, self.all_bytes) = (BufferPiece::default(), 0, 0, 0);
+    }
+
+    /// Whether it has fewer chains, and fewer bytes.
+    #[inline(always)]
+    pub(super) fn is_below(&self, chains_max: usize, bytes_max: u64) -> bool {
+        self.list.len() < chains_max && self.all_bytes < bytes_max
+    }
+
+    /// Has the memory with which the last chain begins fetched: the header of a frame and what follows.
+    #[inline(always)]
+    pub(super) fn prefetch_last(&self, memory: &GuestMemory) {
+        let Some(chain) = self.list.last() else { return };
+        let lines = [chain.first_address, chain.first_address.wrapping_add(CACHE_LINE_BYTES)];
+        match self.write_flag {
+            0 => lines.iter().for_each(|line| memory.prefetch(*line)),
+            _ => lines.iter().for_each(|line| memory.prefetch_to_write(*line)),
+        }
+    }
+
+    #[inline(always)]
+    fn add(&mut self, chain: Chain) {
+        self.all_bytes += u64::from(chain.bytes);
+        self.list.push(chain);
+    }
+
+    /// Adds a chain of one descriptor, when no other is being read.
+    #[inline(always)]
+    pub(super) fn push_whole(
+        &mut self,
+        descriptor: Descriptor,
+        flags: u16,
+        identifier: u16,
+        position: u32,
+    ) -> Result<(), RingFault> {
+        if flags & FLAG_WRITE != self.write_flag {
+            return Err(RingFault::WrongDirection);
+        }
+        let Descriptor { address, bytes, .. } = descriptor;
+        let (slots, others) = (1, (0, 0));
+        self.add(Chain { identifier, slots, position, bytes, first_bytes: bytes, first_address: address, others });
+        Ok(())
     }
 
     /// Adds a descriptor to the chain that is being read; one without bytes adds nothing.
-    #[inline(always)]
     pub(super) fn push(&mut self, descriptor: Descriptor, flags: u16) -> Result<(), RingFault> {
         if flags & FLAG_WRITE != self.write_flag {
             return Err(RingFault::WrongDirection);
         }
-        self.bytes += u64::from(descriptor.bytes);
-        if self.pieces.len() - self.first >= CHAIN_DESCRIPTORS_MAX || self.bytes > u64::from(u32::MAX) {
+        let piece = BufferPiece { address: descriptor.address, bytes: descriptor.bytes };
+        if piece.bytes == 0 {
+            return Ok(());
+        }
+        self.bytes += u64::from(piece.bytes);
+        if self.others.len() - self.others_first >= CHAIN_DESCRIPTORS_MAX || self.bytes > u64::from(u32::MAX) {
             return Err(RingFault::ChainTooLong);
         }
-        if descriptor.bytes > 0 {
-            self.pieces.push(BufferPiece { address: descriptor.address, bytes: descriptor.bytes });
+        match self.first.bytes {
+            0 => self.first = piece,
+            _ => self.others.push(piece),
         }
         Ok(())
     }
 
     /// The chain has been read whole.
-    #[inline(always)]
     pub(super) fn end(&mut self, identifier: u16, slots: u16, position: u32) {
-        let pieces = (self.first as u32, self.pieces.len() as u32);
-        self.list.push(Chain { identifier, slots, position, pieces, bytes: self.bytes as u32 });
-        (self.first, self.bytes) = (self.pieces.len(), 0);
+        let others = (self.others_first as u32, self.others.len() as u32);
+        let (BufferPiece { address: first_address, bytes: first_bytes }, bytes) = (self.first, self.bytes as u32);
+        self.add(Chain { identifier, slots, position, bytes, first_bytes, first_address, others });
+        (self.first, self.others_first, self.bytes) = (BufferPiece::default(), self.others.len(), 0);
     }
 }
 

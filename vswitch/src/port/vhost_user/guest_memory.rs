@@ -8,6 +8,7 @@ use std::io;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, Ordering, fence};
+use vswitch_core::hw::prefetch;
 
 /// Regions that one front end may share.
 pub(super) const REGIONS_MAX: usize = 509;
@@ -106,8 +107,15 @@ pub(super) struct RegionSpec {
 #[derive(Clone, Debug)]
 pub(super) struct Region {
     pub(super) spec: RegionSpec,
+    /// Where it is mapped.
+    start: NonNull<u8>,
     mapping: Arc<FileMapping>,
 }
+
+// SAFETY: `start` points into the mapping, which is shared as said above.
+unsafe impl Send for Region {}
+// SAFETY: as above.
+unsafe impl Sync for Region {}
 
 impl Region {
     /// Maps it.
@@ -122,7 +130,9 @@ impl Region {
             return Err(io::Error::other("a region of guest memory ends behind the last address"));
         };
         let mapping = Arc::new(FileMapping::new(file, file_bytes)?);
-        Ok(Self { spec, mapping })
+        // SAFETY: the offset is within the mapping, which ends no earlier than the region.
+        let start = unsafe { mapping.start.add(spec.file_offset as usize) };
+        Ok(Self { spec, start, mapping })
     }
 
     fn overlaps(&self, other: &Self) -> bool {
@@ -169,19 +179,34 @@ impl GuestMemory {
         &self.regions
     }
 
-    /// Has the processor fetch the cache line at a guest address, if it is in the largest region.
-    #[inline]
+    /// Where a guest address is, if it is in the largest region: a hint, which may be any address.
+    #[inline(always)]
+    fn probable_place(&self, address: u64) -> Option<*const u8> {
+        let region = self.regions.first()?;
+        let offset = address.wrapping_sub(region.spec.guest_address);
+        Some(region.start.as_ptr().wrapping_add(offset as usize))
+    }
+
+    /// Has the processor fetch the cache line at a guest address.
+    #[inline(always)]
     pub(super) fn prefetch(&self, address: u64) {
-        if let Some(region) = self.regions.first() {
-            let offset = address.wrapping_sub(region.spec.guest_address).wrapping_add(region.spec.file_offset);
-            // A hint, which may be for any address.
-            vswitch_core::hw::prefetch::prefetch_at(region.mapping.start.as_ptr().wrapping_add(offset as usize));
+        if let Some(place) = self.probable_place(address) {
+            prefetch::prefetch_at(place);
+        }
+    }
+
+    /// Has the processor fetch the cache lines of the next bytes that are written to a guest address.
+    #[inline(always)]
+    pub(super) fn prefetch_to_write(&self, address: u64) {
+        if let Some(place) = self.probable_place(address) {
+            prefetch::prefetch_to_write_at(place);
         }
     }
 
     /// Whether memory that was there is gone.
+    #[inline]
     pub(super) fn is_lost(&self) -> bool {
-        self.regions.iter().any(|region| region.mapping.is_lost())
+        GuardedRange::is_any_lost() && self.regions.iter().any(|region| region.mapping.is_lost())
     }
 
     /// `bytes` at a guest address; none unless all of them are in one region.
@@ -212,10 +237,9 @@ impl GuestMemory {
     #[inline]
     fn at<'a>(&'a self, region: &Region, offset: u64, bytes: usize) -> GuestSlice<'a> {
         // A region ends within its mapping, which was made from its end in the file.
-        let place = (region.spec.file_offset + offset) as usize;
-        debug_assert!(place + bytes <= region.mapping.bytes);
-        // SAFETY: `place` is within the mapping, see above.
-        let start = unsafe { region.mapping.start.add(place) };
+        debug_assert!(region.spec.file_offset as usize + offset as usize + bytes <= region.mapping.bytes);
+        // SAFETY: the offset is within the region, see above.
+        let start = unsafe { region.start.add(offset as usize) };
         GuestSlice { start, bytes, memory: std::marker::PhantomData }
     }
 }
@@ -331,6 +355,14 @@ impl RingPart {
         self.double_word(offset).store(value, Ordering::Relaxed);
     }
 
+    /// Writes two double words, in no order with others.
+    #[inline(always)]
+    pub(super) fn store_pair(&self, offset: usize, values: [u32; 2]) {
+        assert!(offset + 8 <= self.bytes, "a ring ends before");
+        // SAFETY: the bytes are mapped, see above; as for writing a slice.
+        unsafe { self.start.add(offset).cast::<[u32; 2]>().write_unaligned(values) };
+    }
+
     /// Sixteen bytes: a descriptor.
     #[inline(always)]
     pub(super) fn descriptor(&self, offset: usize) -> [u8; 16] {
@@ -344,7 +376,7 @@ impl RingPart {
     /// Has the processor fetch the cache line at `offset`.
     #[inline(always)]
     pub(super) fn prefetch(&self, offset: usize) {
-        vswitch_core::hw::prefetch::prefetch_at(self.start.as_ptr().wrapping_add(offset));
+        prefetch::prefetch_at(self.start.as_ptr().wrapping_add(offset));
     }
 
     /// Whether all bytes are zero.

@@ -179,11 +179,8 @@ impl Port for VhostUser {
         }
         if active.count_ones() == 1 {
             let index = active.trailing_zeros() as usize * 2;
-            let sent = self.queues.with(index, |queue| {
-                queue.begin_send(burst.len());
-                burst.iter_mut().for_each(|packet| queue.send(packet));
-                queue.end_send();
-            });
+            let count = burst.len();
+            let sent = self.queues.with(index, |queue| queue.send(burst.iter_mut(), count));
             if sent.is_none() {
                 drop_all(burst, DropReason::PortDown);
             }
@@ -196,15 +193,13 @@ impl Port for VhostUser {
                 *pair = choose(active, queue_hash(packet.buffer.frame())) as u8;
             }
             for pair in (0..self.pairs()).filter(|pair| active >> pair & 1 != 0) {
-                let mut packets = burst.iter_mut().zip(pairs).filter(|(_, of)| usize::from(*of) == pair).peekable();
-                if packets.peek().is_none() {
+                let is_of_pair = |of: u8| usize::from(of) == pair;
+                let count = pairs[..burst.len()].iter().filter(|of| is_of_pair(**of)).count();
+                if count == 0 {
                     continue;
                 }
-                self.queues.with(pair * 2, |queue| {
-                    queue.begin_send(1);
-                    packets.for_each(|(packet, _)| queue.send(packet));
-                    queue.end_send();
-                });
+                let packets = burst.iter_mut().zip(pairs).filter(|(_, of)| is_of_pair(*of)).map(|(packet, _)| packet);
+                self.queues.with(pair * 2, |queue| queue.send(packets, count));
             }
         }
         Ok(())
@@ -224,6 +219,10 @@ impl Port for VhostUser {
             may_sleep &= self.queues.with(index, |queue| queue.arm()).unwrap_or(true);
         }
         may_sleep
+    }
+
+    fn is_polled_without_call(&self) -> bool {
+        true
     }
 
     fn peer(&self) -> Option<PeerState> {

@@ -32,6 +32,9 @@ const EVENTS_AT_POSITION: u16 = 2;
 /// The wrap counter in a position.
 const WRAP: u16 = 1 << 15;
 
+/// How far ahead descriptors are fetched; four of them are in a cache line.
+const DESCRIPTORS_AHEAD: u16 = 3;
+
 /// Which word of a descriptor has the flags, and that the descriptors of a table follow each other.
 const INDIRECT_FORMAT: TableFormat = TableFormat { flags_word: 1, is_linked: false };
 
@@ -111,29 +114,46 @@ impl PackedRing {
         (flags & FLAG_AVAILABLE != 0) == self.next.wrap && (flags & FLAG_USED != 0) != self.next.wrap
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn next(&mut self, memory: &GuestMemory, chains: &mut Chains) -> Result<bool, RingFault> {
         if !self.is_available() {
             return Ok(false);
         }
-        let start = self.next;
+        let (start, position) = (self.next, u32::from(self.next.bits()));
         let descriptor = self.descriptor(start);
-        let [mut identifier, flags] = descriptor.words;
+        let [identifier, flags] = descriptor.words;
         let mut slots = 1;
-        match flags & (FLAG_NEXT | FLAG_INDIRECT) {
+        if flags & (FLAG_NEXT | FLAG_INDIRECT) == 0 {
             // Most frames are one descriptor.
-            0 => chains.push(descriptor, flags)?,
-            FLAG_NEXT => {
-                chains.push(descriptor, flags)?;
-                (identifier, slots) = self.follow(start, chains)?;
-            }
-            FLAG_INDIRECT => read_indirect(memory, descriptor, INDIRECT_FORMAT, chains)?,
-            _ => return Err(RingFault::IndirectTable),
+            chains.push_whole(descriptor, flags, identifier, position)?;
+        } else {
+            let identifier;
+            (identifier, slots) = self.read_long(memory, start, descriptor, chains)?;
+            chains.end(identifier, slots, position);
         }
         self.next = start.advance(slots, self.size);
-        self.descriptors.prefetch(Self::offset(self.next.index));
-        chains.end(identifier, slots, u32::from(start.bits()));
+        self.descriptors.prefetch(Self::offset(self.next.index + DESCRIPTORS_AHEAD));
         Ok(true)
+    }
+
+    /// Reads a chain of several descriptors, or in a table: its identifier, and how many descriptors of the ring it takes.
+    #[inline(never)]
+    fn read_long(
+        &self,
+        memory: &GuestMemory,
+        start: RingPosition,
+        first: Descriptor,
+        chains: &mut Chains,
+    ) -> Result<(u16, u16), RingFault> {
+        let [identifier, flags] = first.words;
+        match flags & (FLAG_NEXT | FLAG_INDIRECT) {
+            FLAG_NEXT => {
+                chains.push(first, flags)?;
+                self.follow(start, chains)
+            }
+            FLAG_INDIRECT => read_indirect(memory, first, INDIRECT_FORMAT, chains).map(|()| (identifier, 1)),
+            _ => Err(RingFault::IndirectTable),
+        }
     }
 
     #[inline(always)]

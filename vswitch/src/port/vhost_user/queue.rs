@@ -1,6 +1,6 @@
 //! A queue that carries frames: its ring, the memory its buffers are in, and whom to tell.
 
-use super::chain::{BufferPiece, CHAINS_MAX, Chains, QueueDirection, RingFault};
+use super::chain::{BufferPiece, CHAINS_MAX, Chain, Chains, QueueDirection, RingFault};
 use super::dirty_log::DirtyLog;
 use super::features::{Feature, Features};
 use super::guest_memory::GuestMemory;
@@ -141,32 +141,15 @@ impl ActiveQueue {
         packets_max: usize,
     ) -> Result<Received, RingFault> {
         let Self { parts: QueueParts { ring, memory, .. }, header_bytes, chains, .. } = self;
-        let packets_max = packets_max.min(BURST_PACKETS);
-        if !ring.prefetch(packets_max)? {
-            return Ok(Received::Drained);
-        }
         chains.clear();
-        let (mut bytes, mut received) = (0, Received::MaybeMore);
-        while chains.list().len() < packets_max && bytes < BURST_BYTES {
-            if !ring.next(memory, chains)? {
-                received = Received::Drained;
-                break;
-            }
-            if let Some(chain) = chains.list().last() {
-                bytes += chain.bytes as usize;
-                if let Some(first) = chains.pieces(chain).first() {
-                    memory.prefetch(first.address);
-                }
-            }
-        }
+        let has_more = ring.read_ahead(memory, chains, packets_max.min(BURST_PACKETS), BURST_BYTES as u64)?;
         for chain in chains.list() {
             let frame_bytes = (chain.bytes as usize).saturating_sub(*header_bytes);
             let Some(mut buffer) = pool.take(if frame_bytes > FRAME_BYTES_MAX { 0 } else { frame_bytes }) else {
                 ring.rewind(chain);
-                received = Received::MaybeMore;
-                break;
+                return Ok(Received::MaybeMore);
             };
-            match gather(memory, chains.pieces(chain), *header_bytes, frame_bytes, &mut buffer) {
+            match gather(memory, chains, chain, *header_bytes, &mut buffer) {
                 Ok(offload) => burst.push(Packet::claiming(buffer, offload)),
                 Err(fault) => {
                     pool.put(buffer);
@@ -175,82 +158,111 @@ impl ActiveQueue {
             }
             ring.put_used(chain, 0);
         }
-        Ok(received)
+        Ok(if has_more { Received::MaybeMore } else { Received::Drained })
     }
 
-    /// Begins a burst of up to `packets_max` frames to the guest.
-    pub(super) fn begin_send(&mut self, packets_max: usize) {
+    /// Sends frames to the guest, which sees them once all are written; sets their verdicts. `expected` is how many there are.
+    pub(super) fn send<'a>(&mut self, packets: impl Iterator<Item = &'a mut Packet>, expected: usize) {
         if self.fault.is_none() {
-            let fetched = self.parts.ring.prefetch(packets_max);
-            self.check(fetched);
+            let Self { parts: QueueParts { ring, memory, .. }, chains, .. } = self;
+            chains.clear();
+            let read = ring.read_ahead(memory, chains, expected.min(BURST_PACKETS), u64::MAX);
+            self.check(read);
         }
-    }
-
-    /// Sends a frame to the guest, which sees it once the burst ends; sets its verdict.
-    #[inline]
-    pub(super) fn send(&mut self, packet: &mut Packet) {
-        let put = match self.fault {
-            None => self.put_frame(packet),
-            Some(fault) => Err(fault),
-        };
-        packet.verdict = match put {
-            Ok(None) => Verdict::Deliver,
-            Ok(Some(reason)) => Verdict::Drop(reason),
-            Err(fault) => {
-                self.fault = Some(fault);
-                Verdict::Drop(DropReason::PortDown)
-            }
-        };
-    }
-
-    /// Shows the guest what was sent.
-    pub(super) fn end_send(&mut self) {
+        let mut chains_used = 0;
+        for packet in packets {
+            let put = match self.fault {
+                None => self.put_frame(packet, &mut chains_used),
+                Some(fault) => Err(fault),
+            };
+            packet.verdict = match put {
+                Ok(None) => Verdict::Deliver,
+                Ok(Some(reason)) => Verdict::Drop(reason),
+                Err(fault) => {
+                    self.fault = Some(fault);
+                    Verdict::Drop(DropReason::PortDown)
+                }
+            };
+        }
+        // What was read and not used waits for the next burst.
+        if let Some(unused) = self.chains.list().get(chains_used) {
+            self.parts.ring.rewind(unused);
+        }
         if self.fault.is_none() {
             self.check(Ok(()));
         }
         self.publish();
     }
 
-    /// Writes a frame into as many chains as it takes; why it is dropped, if so.
-    fn put_frame(&mut self, packet: &mut Packet) -> Result<Option<DropReason>, RingFault> {
+    /// Writes a frame into as many chains as it takes, from the one at `first` on; why it is dropped, if so.
+    #[inline(always)]
+    fn put_frame(&mut self, packet: &mut Packet, first: &mut usize) -> Result<Option<DropReason>, RingFault> {
+        let Self { parts: QueueParts { ring, memory, features, log, .. }, header_bytes, chains, .. } = self;
+        let frame_bytes = packet.buffer.length();
+        let needed = frame_bytes + *header_bytes;
+        let Some(chain) = chains.list().get(*first) else { return self.put_long_frame(packet, first) };
+        let is_whole = chain.is_one_piece() && needed <= chain.bytes as usize && log.is_none();
+        if !is_whole || frame_bytes < ETHERNET_HEADER_BYTES {
+            return self.put_long_frame(packet, first);
+        }
+        let header = header_of(packet, *features, 1);
+        let BufferPiece { address, bytes } = chain.first();
+        let slice = memory.slice(address, bytes as usize).ok_or(RingFault::NotMapped)?;
+        slice.write(with_header(&mut packet.buffer, &header, *header_bytes));
+        ring.put_used(chain, needed as u32);
+        *first += 1;
+        Ok(None)
+    }
+
+    /// As [`Self::put_frame`], for any frame and any chains.
+    #[inline(never)]
+    fn put_long_frame(&mut self, packet: &mut Packet, first: &mut usize) -> Result<Option<DropReason>, RingFault> {
         let Self { parts: QueueParts { ring, memory, features, log, .. }, header_bytes, chains, .. } = self;
         let needed = packet.buffer.length() + *header_bytes;
         if needed < ETHERNET_HEADER_BYTES + *header_bytes {
             return Ok(Some(DropReason::PortRefused));
         }
+        if *first == chains.list().len() {
+            chains.clear();
+            *first = 0;
+        }
         let chains_max = if features.has(Feature::MergeableBuffers) { CHAINS_MAX } else { 1 };
-        chains.clear();
-        let (mut room, mut refusal) = (0, None);
+        let (mut end, mut room) = (*first, 0);
         while room < needed {
-            if chains.list().len() == chains_max {
+            if end - *first == chains_max {
                 // Another chain would not help: without mergeable buffers a frame has to fit into one.
-                refusal = Some(DropReason::PortRefused);
-                break;
+                return Ok(Some(DropReason::PortRefused));
             }
-            if !ring.next(memory, chains)? {
-                refusal = Some(DropReason::PortFull);
-                break;
+            if end == chains.list().len() && !ring.next(memory, chains)? {
+                return Ok(Some(DropReason::PortFull));
             }
-            room += chains.list().last().map_or(0, |chain| chain.bytes as usize);
+            room += chains.list()[end].bytes as usize;
+            end += 1;
         }
-        if refusal.is_some() {
-            // What was read waits for the next frame.
-            chains.list().first().iter().for_each(|first| ring.rewind(first));
-            return Ok(refusal);
-        }
-        let header = header_of(packet, *features, chains.list().len());
-        let frame = packet.buffer.frame_with_header(&header[..*header_bytes]);
-        let mut at = 0;
-        for chain in chains.list() {
-            let written = scatter(memory, chains.pieces(chain), &frame[at..], log.as_deref())?;
-            at += written;
+        let header = header_of(packet, *features, end - *first);
+        let mut bytes = with_header(&mut packet.buffer, &header, *header_bytes);
+        for chain in &chains.list()[*first..end] {
+            let written = scatter(memory, chains, chain, bytes, log.as_deref())?;
+            bytes = &bytes[written..];
             ring.put_used(chain, written as u32);
         }
+        *first = end;
         Ok(None)
     }
 }
 
-/// The header of a frame to the guest, whose end is not sent to a legacy driver.
+/// A frame with its header in front, whose end a legacy driver does not get.
+#[inline(always)]
+fn with_header<'a>(buffer: &'a mut FrameBuffer, header: &[u8; HEADER_BYTES_MAX], header_bytes: usize) -> &'a [u8] {
+    // Copied by its size, which is known in either case.
+    match header_bytes {
+        HEADER_BYTES => buffer.frame_with_header(&header[..HEADER_BYTES]),
+        _ => buffer.frame_with_header(header),
+    }
+}
+
+/// The header of a frame to the guest.
+#[inline(always)]
 fn header_of(packet: &Packet, features: Features, chains: usize) -> [u8; HEADER_BYTES_MAX] {
     let mut header = [0; HEADER_BYTES_MAX];
     if !packet.offload.is_none() {
@@ -264,55 +276,62 @@ fn header_of(packet: &Packet, features: Features, chains: usize) -> [u8; HEADER_
 
 /// Copies a frame out of the pieces of its chain. A chain that has no room for a header, or is longer than any frame, becomes an
 /// empty frame, which is dropped for its length as any other.
+#[inline(always)]
 fn gather(
     memory: &GuestMemory,
-    pieces: &[BufferPiece],
+    chains: &Chains,
+    chain: &Chain,
     header_bytes: usize,
-    frame_bytes: usize,
     buffer: &mut FrameBuffer,
 ) -> Result<Offload, RingFault> {
-    if frame_bytes > FRAME_BYTES_MAX {
+    let bytes = chain.bytes as usize;
+    if bytes < header_bytes || bytes - header_bytes > FRAME_BYTES_MAX {
         buffer.set_length(0);
         return Ok(Offload::NONE);
     }
     let room = buffer.room_with_header(header_bytes);
-    let mut at = 0;
-    for piece in pieces {
-        let slice = memory.slice(piece.address, piece.bytes as usize).ok_or(RingFault::NotMapped)?;
-        slice.read(&mut room[at..]);
-        at += slice.len();
-    }
-    if at < header_bytes {
-        buffer.set_length(0);
-        return Ok(Offload::NONE);
+    let first = chain.first();
+    memory.slice(first.address, first.bytes as usize).ok_or(RingFault::NotMapped)?.read(room);
+    if !chain.is_one_piece() {
+        let mut at = first.bytes as usize;
+        for piece in chains.others(chain) {
+            let slice = memory.slice(piece.address, piece.bytes as usize).ok_or(RingFault::NotMapped)?;
+            slice.read(&mut room[at..]);
+            at += slice.len();
+        }
     }
     let offload = match room.first_chunk::<HEADER_BYTES>() {
         Some(header) if header[..2] != [0, 0] => virtio_header::decode(header),
         _ => Offload::NONE,
     };
-    buffer.set_length(at - header_bytes);
+    buffer.set_length(bytes - header_bytes);
     Ok(offload)
 }
 
 /// Copies bytes into the pieces of a chain; how many.
 fn scatter(
     memory: &GuestMemory,
-    pieces: &[BufferPiece],
+    chains: &Chains,
+    chain: &Chain,
     bytes: &[u8],
     log: Option<&DirtyLog>,
 ) -> Result<usize, RingFault> {
-    let mut at = 0;
-    for piece in pieces {
+    if chain.bytes == 0 {
+        // Nobody has checked where it is.
+        return Ok(0);
+    }
+    let mut written = 0;
+    for piece in std::iter::once(&chain.first()).chain(chains.others(chain)) {
         let slice = memory.slice(piece.address, piece.bytes as usize).ok_or(RingFault::NotMapped)?;
-        let count = slice.len().min(bytes.len() - at);
-        slice.write(&bytes[at..at + count]);
+        let count = slice.len().min(bytes.len() - written);
+        slice.write(&bytes[written..written + count]);
         if let Some(log) = log {
             log.mark(piece.address, count);
         }
-        at += count;
-        if at == bytes.len() {
+        written += count;
+        if written == bytes.len() {
             break;
         }
     }
-    Ok(at)
+    Ok(written)
 }

@@ -45,28 +45,50 @@ impl Ring {
         }
     }
 
-    /// Has descriptors of up to `chains_max` chains fetched; whether any chain is available, as far as that is known.
-    ///
-    /// # Errors
-    /// The index of available chains makes no sense.
-    #[inline]
-    pub(super) fn prefetch(&mut self, chains_max: usize) -> Result<bool, RingFault> {
-        match self {
-            Self::Split(ring) => ring.prefetch(chains_max),
-            Self::Packed(ring) => Ok(ring.is_available()),
-        }
-    }
-
     /// Reads the next chain and goes on behind it; whether there was one.
     ///
     /// # Errors
     /// The chain breaks a rule.
-    #[inline]
     pub(super) fn next(&mut self, memory: &GuestMemory, chains: &mut Chains) -> Result<bool, RingFault> {
         match self {
             Self::Split(ring) => ring.next(memory, chains),
             Self::Packed(ring) => ring.next(memory, chains),
         }
+    }
+
+    /// Reads chains that are available until the list has `chains_max` or, with its last, `bytes_max`; has the memory that they
+    /// begin with fetched. Whether there may be more.
+    ///
+    /// # Errors
+    /// A chain breaks a rule.
+    #[inline]
+    pub(super) fn read_ahead(
+        &mut self,
+        memory: &GuestMemory,
+        chains: &mut Chains,
+        chains_max: usize,
+        bytes_max: u64,
+    ) -> Result<bool, RingFault> {
+        match self {
+            Self::Split(ring) => {
+                ring.prefetch(chains_max)?;
+                while chains.is_below(chains_max, bytes_max) {
+                    if !ring.next(memory, chains)? {
+                        return Ok(false);
+                    }
+                    chains.prefetch_last(memory);
+                }
+            }
+            Self::Packed(ring) => {
+                while chains.is_below(chains_max, bytes_max) {
+                    if !ring.next(memory, chains)? {
+                        return Ok(false);
+                    }
+                    chains.prefetch_last(memory);
+                }
+            }
+        }
+        Ok(true)
     }
 
     /// Goes back to where a chain begins that is not used yet.

@@ -96,39 +96,50 @@ impl SplitRing {
         Ok(())
     }
 
+    /// Has the descriptors of up to `chains_max` chains fetched.
     #[inline]
-    pub(super) fn prefetch(&mut self, chains_max: usize) -> Result<bool, RingFault> {
+    pub(super) fn prefetch(&mut self, chains_max: usize) -> Result<(), RingFault> {
         self.refresh()?;
         let available = self.available_end.wrapping_sub(self.next);
         for ahead in 0..available.min(chains_max as u16) {
             let head = self.head(self.next.wrapping_add(ahead));
             self.descriptors.prefetch(usize::from(head) * DESCRIPTOR_BYTES);
         }
-        Ok(available > 0)
+        Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn next(&mut self, memory: &GuestMemory, chains: &mut Chains) -> Result<bool, RingFault> {
         self.refresh()?;
         if self.next == self.available_end {
             return Ok(false);
         }
-        let head = self.head(self.next);
+        let (head, position) = (self.head(self.next), u32::from(self.next));
         let descriptor = self.descriptor(head)?;
-        let [flags, next] = descriptor.words;
-        match flags & (FLAG_NEXT | FLAG_INDIRECT) {
+        let [flags, _] = descriptor.words;
+        if flags & (FLAG_NEXT | FLAG_INDIRECT) == 0 {
             // Most frames are one descriptor.
-            0 => chains.push(descriptor, flags)?,
-            FLAG_NEXT => {
-                chains.push(descriptor, flags)?;
-                self.follow(memory, next, chains)?;
-            }
-            FLAG_INDIRECT => read_indirect(memory, descriptor, INDIRECT_FORMAT, chains)?,
-            _ => return Err(RingFault::IndirectTable),
+            chains.push_whole(descriptor, flags, head, position)?;
+        } else {
+            self.read_long(memory, descriptor, chains)?;
+            chains.end(head, 1, position);
         }
-        chains.end(head, 1, u32::from(self.next));
         self.next = self.next.wrapping_add(1);
         Ok(true)
+    }
+
+    /// Reads a chain of several descriptors, or in a table.
+    #[inline(never)]
+    fn read_long(&self, memory: &GuestMemory, first: Descriptor, chains: &mut Chains) -> Result<(), RingFault> {
+        let [flags, next] = first.words;
+        match flags & (FLAG_NEXT | FLAG_INDIRECT) {
+            FLAG_NEXT => {
+                chains.push(first, flags)?;
+                self.follow(memory, next, chains)
+            }
+            FLAG_INDIRECT => read_indirect(memory, first, INDIRECT_FORMAT, chains),
+            _ => Err(RingFault::IndirectTable),
+        }
     }
 
     #[inline(always)]
@@ -163,8 +174,7 @@ impl SplitRing {
     #[inline]
     pub(super) fn put_used(&mut self, chain: &Chain, written_bytes: u32) {
         let offset = ENTRIES + self.slot(self.used_next) * USED_ENTRY_BYTES;
-        self.used.store_u32(offset, u32::from(chain.identifier));
-        self.used.store_u32(offset + size_of::<u32>(), written_bytes);
+        self.used.store_pair(offset, [u32::from(chain.identifier), written_bytes]);
         self.used_next = self.used_next.wrapping_add(1);
     }
 
