@@ -16,8 +16,11 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, Stdio};
 
 const FORWARDING: [&str; 5] = ["CAP_CHOWN", "CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_IPC_LOCK", "CAP_SYS_ADMIN"];
-const SUPERVISOR: [&str; 7] = [
+const SUPERVISOR: [&str; 10] = [
     "CAP_CHOWN",
+    "CAP_KILL",
+    "CAP_SETGID",
+    "CAP_SETUID",
     "CAP_SETPCAP",
     "CAP_NET_BIND_SERVICE",
     "CAP_NET_ADMIN",
@@ -27,10 +30,11 @@ const SUPERVISOR: [&str; 7] = [
 ];
 
 /// The processes, with their effective, permitted and bounding sets.
-const HELD: [(&str, [&[&str]; 3]); 3] = [
+const HELD: [(&str, [&[&str]; 3]); 4] = [
     ("supervisor", [&[], &SUPERVISOR, &SUPERVISOR]),
     ("forwarding plane", [&FORWARDING, &FORWARDING, &FORWARDING]),
     ("control plane", [&[], &[], &[]]),
+    ("services process", [&[], &[], &[]]),
 ];
 
 fn shown(running: &RunningSluice) -> Vec<Value> {
@@ -51,7 +55,8 @@ fn assert_held(running: &RunningSluice, when: &str) {
         assert_eq!(held["bounding"], Value::from(bounding), "{what}");
         assert_eq!((&held["inheritable"], &held["ambient"]), (&Value::Array(vec![]), &Value::Array(vec![])), "{what}");
         assert_eq!((&held["no_new_privs"], &held["seccomp"]), (&true.into(), &"filter".into()), "{what}");
-        assert_eq!(held["user"], "root", "{what}");
+        let user = if name == "services process" { "nobody" } else { "root" };
+        assert_eq!(held["user"], user, "{what}");
         let told = std::fs::read_to_string(format!("/proc/{}/status", process["process_id"])).unwrap();
         assert!(told.contains("Umask:\t0077"), "{what}");
         // What one thread holds says nothing of the others.
@@ -78,7 +83,7 @@ fn each_process_holds_what_the_page_says_and_no_more() {
     }
     let mut running = RunningSluice::start_as(&["--listen", &low_address()]);
     assert_held(&running, "at first");
-    for plane in ["control", "vswitch"] {
+    for plane in ["control", "vswitch", "services"] {
         let before = running.process(plane);
         running.crash(plane);
         eventually("another process", || is_well(running.folder()) && running.process(plane) != before);

@@ -25,6 +25,7 @@ use vswitch_core::config::ids::{EniId, MacAddress};
 use vswitch_core::config::protocol::{self, RequestBody, SwitchReply, SwitchRequest};
 use vswitch_core::config::validate::validate;
 
+pub mod metadata;
 pub mod services;
 pub mod vhost_user;
 
@@ -32,7 +33,7 @@ pub mod vhost_user;
 pub type Target = fn(&[u8]);
 
 /// Every target by its name.
-pub const TARGETS: [(&str, Target); 9] = [
+pub const TARGETS: [(&str, Target); 11] = [
     ("packets", packets),
     ("protocol", protocol),
     ("commands", commands),
@@ -41,6 +42,8 @@ pub const TARGETS: [(&str, Target); 9] = [
     ("dhcp", services::dhcp),
     ("dhcpv6", services::dhcpv6),
     ("ra", services::ra),
+    ("http", metadata::http),
+    ("dns", metadata::dns),
     ("vhost_user", vhost_user::vhost_user),
 ];
 

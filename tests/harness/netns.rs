@@ -149,8 +149,17 @@ impl RunningSluice {
         }
     }
 
-    /// The process of the supervisor (`up`) or of a plane (`vswitch`, `control`).
+    /// The process of the supervisor (`up`), of a plane (`vswitch`, `control`) or of the services.
     pub fn process(&self, verb: &str) -> Pid {
+        if verb == "services" {
+            let mut found = None;
+            eventually("the services process has said its number", || {
+                let told = std::fs::read_to_string(self.folder.path().join("run/services.lock")).unwrap_or_default();
+                found = told.trim().parse().ok().and_then(Pid::from_raw);
+                found.is_some()
+            });
+            return found.expect("found above");
+        }
         let status = |status: StatusView| match verb {
             "control" => status.process_id,
             _ => status.forwarding.expect("the forwarding plane answers").process_id,

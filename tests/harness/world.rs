@@ -378,7 +378,7 @@ impl World {
         let fate = match (packet.verdict, receiver) {
             (Verdict::Deliver, Some(to)) => Fate::Delivered(to),
             (Verdict::Answer, _) => Fate::Answered,
-            (Verdict::Serve, _) => Fate::Served,
+            (Verdict::Serve(_), _) => Fate::Served,
             (Verdict::Wait, _) => Fate::Waiting,
             (Verdict::Drop(reason), Some(to))
                 if self.drops(&to, Direction::Ingress) != drops_of(&expected[&to].ingress) =>

@@ -2,10 +2,14 @@
 
 use super::*;
 use harness::world::SECRET;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use std::collections::BTreeMap;
 use vswitch::exchange::doorbell::Doorbell;
+use vswitch::exchange::services::ServiceLinks;
 use vswitch::port::factory::PortFactory;
 use vswitch::port::memory::{MemoryGuest, MemoryHub};
+use vswitch::services::relay::FrameSocket;
+use vswitch::services::thread::ServiceTurn;
 use vswitch::switch::{Switch, SwitchConfig, assemble};
 use vswitch::worker::Worker;
 use vswitch::worker::driver::ManualDriver;
@@ -31,7 +35,8 @@ impl DeliveryLab {
         let hub = MemoryHub::new(frames_max, false);
         let ports = PortFactory { memory: hub.clone(), ..PortFactory::default() };
         let config = SwitchConfig { workers, flows_max_per_worker: 64, secret: SECRET, ports };
-        let (switch, workers) = assemble(config, Vec::new(), None, Doorbell::new(None));
+        let links = ServiceLinks::new(Doorbell::new(None), Doorbell::new(None));
+        let (switch, workers) = assemble(config, Vec::new(), None, links);
         let mut lab = Self { switch, workers, hub, now: Time::from_ns(1_000_000_000) };
         lab.apply(pair());
         lab
@@ -146,6 +151,49 @@ fn requests_for_services_are_counted_by_what_becomes_of_them() {
     (0..SERVICE_REQUESTS_MAX + 3).for_each(|_| ask(&mut lab, &request));
     assert_eq!(dropped(&mut lab, DropReason::ServiceFull), 3);
     assert_eq!(dropped(&mut lab, DropReason::DhcpUnserved), 1 + SERVICE_REQUESTS_MAX as u64);
+}
+
+/// A guest's packets to the services process are counted when it is known whether that takes them.
+#[test]
+fn what_the_services_process_does_not_take_is_refused_or_counted() {
+    let desired = pair();
+    let mut lab = DeliveryLab::new(1, 4096);
+    let client = &desired.enis[&"eni-client".into()];
+    let question = Ip::new(CLIENT, "100.100.2.136").udp(40000, 53);
+    let frame = question.frame(client.mac, desired.vpcs[&"vpc-1".into()].gateway_mac);
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("frames.sock");
+    let poll = mio::Poll::new().expect("a poll");
+    let mut relay = lab.switch.frame_relay(FrameSocket::listen(&path, poll.registry()).expect("a socket"));
+    let mut ask = |lab: &mut DeliveryLab| {
+        lab.now = lab.now + 1_000_000;
+        assert!(lab.guest("eni-client").inject(&frame));
+        lab.turn(2);
+        relay.turn(lab.now);
+        lab.turn(2);
+        lab.stats()[&"eni-client".into()].egress.clone()
+    };
+    // Nobody is there: the guest is told so.
+    assert_eq!(ask(&mut lab).answered, 1);
+    assert!(lab.guest("eni-client").collect().is_some());
+    let flags = SocketFlags::CLOEXEC;
+    let process = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).expect("a socket");
+    connect(&process, &SocketAddrUnix::new(&path).expect("a short path")).expect("somebody listens");
+    // The relay takes the connection in its next turn.
+    assert_eq!(ask(&mut lab).answered, 2);
+    let mut asked = 2;
+    let stuck = loop {
+        let egress = ask(&mut lab);
+        asked += 1;
+        if egress.answered < asked {
+            break egress;
+        }
+    };
+    assert!(asked > 30 && stuck.drops.is_empty(), "it was taken while there was room: {asked}");
+    drop(process);
+    let egress = ask(&mut lab);
+    assert_eq!(egress.drops.get(DropReason::ServiceAway.name()), Some(&2));
+    assert_eq!(egress.answered, asked - 1);
 }
 
 /// What exceeds a rate is counted where it is limited: at the sender before any decision, at the receiver behind all.

@@ -474,3 +474,59 @@ fn unanswered_frames_keep_their_bytes() {
     let (fate, left) = world.send_frame("client", &noise);
     assert_eq!((fate, left), (stopped("client", DropReason::EtherTypeUnknown), noise));
 }
+
+const METADATA: [&str; 2] = ["100.100.100.200", "fd00:100::100:200"];
+const NAME_SERVERS: [&str; 4] = ["100.100.2.136", "100.100.2.138", "fd00:100::100:136", "fd00:100::100:138"];
+
+fn own_address_toward(destination: &str) -> &'static str {
+    if destination.contains(':') { CLIENT_V6 } else { CLIENT }
+}
+
+#[test]
+fn metadata_is_served_whatever_the_rules_and_names_as_the_rules_say() {
+    let mut world = World::new(lab().advanced_group("sg-strict", "vpc-1", &[]));
+    let to = |address: &str| Ip::new(own_address_toward(address), address);
+    for is_strict in [false, true] {
+        for address in METADATA {
+            assert_eq!(world.send("client", &to(address).tcp(40000, 80, TcpFlags::SYN)), Fate::Served, "{address}");
+        }
+        for address in NAME_SERVERS {
+            let fate = if is_strict { stopped("client", DropReason::DefaultDrop) } else { Fate::Served };
+            assert_eq!(world.send("client", &to(address).udp(40000, 53)), fate, "{address}");
+            assert_eq!(world.send("client", &to(address).tcp(40000, 53, TcpFlags::SYN)), fate, "{address}");
+        }
+        world.change_eni("client", |eni| eni.groups = ["sg-strict".into()].into());
+    }
+    // A default route leads past none of them.
+    world.change(|desired| {
+        let vpc = desired.vpcs.get_mut(&"vpc-1".into()).expect("it is there");
+        vpc.routes.insert(prefix_of("0.0.0.0/0"), "far".into());
+    });
+    assert_eq!(world.send("client", &to(METADATA[0]).tcp(40000, 80, TcpFlags::SYN)), Fate::Served);
+}
+
+#[test]
+fn what_a_service_does_not_serve_is_refused_at_once() {
+    let mut world = World::new(lab());
+    let to = |address: &str| Ip::new(own_address_toward(address), address);
+    for address in METADATA {
+        for packet in [to(address).tcp(40000, 8080, TcpFlags::SYN), to(address).udp(40000, 80)] {
+            assert_eq!(world.send("client", &packet), Fate::Answered, "{address}");
+        }
+        // A reset is answered by none.
+        let reset = to(address).tcp(40000, 8080, TcpFlags::RST);
+        assert_eq!(world.send("client", &reset), stopped("client", DropReason::GatewayUnserved));
+    }
+    for address in NAME_SERVERS {
+        for packet in [to(address).tcp(40000, 80, TcpFlags::SYN), to(address).udp(40000, 123)] {
+            assert_eq!(world.send("client", &packet), Fate::Answered, "{address}");
+        }
+    }
+    // Where other clouds have it: a reset, and for the rest as with any address that is nowhere.
+    let elsewhere = "169.254.169.254";
+    let question = world.frame_from("client", &to(elsewhere).tcp(40000, 80, TcpFlags::SYN));
+    let (_, answer) = world.send_frame("client", &question);
+    let answer = parse(&answer).expect("a packet");
+    assert_eq!(answer.tcp_flags & u8::try_from(TcpFlags::RST).expect("a flag"), 4);
+    assert_eq!(world.send("client", &to(elsewhere).udp(40000, 53)), Fate::Answered);
+}

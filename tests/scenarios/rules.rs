@@ -5,7 +5,7 @@ use harness::frame::TcpFlags;
 use harness::world::{accept_out, prefix_of, rule};
 use vswitch_core::config::desired::{DesiredPortList, DesiredPrefixList, PmtudExempt, Policy, PortRange};
 use vswitch_core::packet::Marker;
-use vswitch_core::packet::verdict::{Stage, Verdict};
+use vswitch_core::packet::verdict::{ServedBy, Stage, Verdict};
 
 fn syn(port: u16) -> Ip {
     request().tcp(40000, port, TcpFlags::SYN)
@@ -183,9 +183,10 @@ fn the_metadata_service_is_reachable_and_may_answer() {
     const METADATA: &str = "100.100.100.200";
     let mut world = closed_world();
     world.change(|desired| {
-        let vpc = desired.vpcs.get_mut(&"vpc-1".into()).expect("it is there");
-        vpc.routes.insert(prefix_of("100.100.100.200/32"), "far".into());
-        desired.enis.get_mut(&"far".into()).expect("it is there").source_dest_check = false;
+        // An ENI that has the address itself is asked in place of the switch.
+        *desired = desired.clone().vswitch("vsw-platform", "vpc-1", "100.100.100.0/24", "fd00:100:0:1::/64");
+        let far = desired.enis.get_mut(&"far".into()).expect("it is there");
+        (far.vswitch, far.addresses) = ("vsw-platform".into(), vec![prefix_of("100.100.100.200/32")]);
         desired.groups.get_mut(&"sg-strict".into()).expect("it is there").rules = vec![
             accept_in("in", "10.0.0.0/8").local("100.100.100.200/32"),
             accept_out("out", "10.0.0.0/8").local("100.100.100.200/32"),
@@ -374,7 +375,7 @@ fn explain_tells_of_dhcp_what_forwarding_does() {
     };
     let explained =
         world.shards[0].explain(&world.snapshot, (world.index("client"), Direction::Egress), &packet, world.now);
-    assert_eq!(explained.expect("a good description").1, Verdict::Serve);
+    assert_eq!(explained.expect("a good description").1, Verdict::Serve(ServedBy::Thread));
 }
 
 #[test]

@@ -189,7 +189,7 @@ fn release_apart(world: &mut World) -> Vec<(String, Fate, Vec<u8>)> {
             (Verdict::Forward(to), Verdict::Drop(reason)) => Fate::Dropped(name(to), Direction::Ingress, reason),
             (Verdict::Drop(reason), _) => Fate::Dropped(name(eni), Direction::Egress, reason),
             (Verdict::Answer, _) => Fate::Answered,
-            (Verdict::Serve, _) => Fate::Served,
+            (Verdict::Serve(_), _) => Fate::Served,
             other => panic!("{other:?}"),
         };
         released.push((name(eni), fate, packet.buffer.frame().to_vec()));

@@ -20,6 +20,7 @@ use std::io;
 use std::net::IpAddr;
 use vswitch::exchange::doorbell::Doorbell;
 use vswitch::exchange::handoff::pool_size;
+use vswitch::exchange::services::ServiceLinks;
 use vswitch::port::factory::PortFactory;
 use vswitch::port::memory::MemoryHub;
 use vswitch::switch::{Switch, SwitchConfig, assemble};
@@ -78,7 +79,8 @@ impl WorkerSimulation {
         let hub = MemoryHub::new(FRAMES_MAX, false);
         let ports = PortFactory { memory: hub.clone(), ..PortFactory::default() };
         let config = SwitchConfig { workers: count, flows_max_per_worker: FLOWS_MAX, secret: SECRET, ports };
-        let (switch, workers) = assemble(config, Vec::new(), None, Doorbell::new(None));
+        let links = ServiceLinks::new(Doorbell::new(None), Doorbell::new(None));
+        let (switch, workers) = assemble(config, Vec::new(), None, links);
         let floor = Floor {
             seed,
             random,

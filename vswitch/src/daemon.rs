@@ -2,8 +2,10 @@
 
 use crate::config::VswitchConfig;
 use crate::exchange::doorbell::{Doorbell, Waker as DoorbellWaker};
+use crate::exchange::services::ServiceLinks;
 use crate::os::run_dir::RunDir;
 use crate::port::tap::steering;
+use crate::services::relay::FrameSocket;
 use crate::services::thread::{self, ServiceThread};
 use crate::switch::control_socket::ControlSocket;
 use crate::switch::{Switch, SwitchConfig, assemble};
@@ -22,6 +24,7 @@ use std::time::{Duration, Instant};
 use vswitch_core::config::limits::WORKERS_MAX;
 use vswitch_core::config::protocol::{self, SwitchReply, SwitchReplyBody, SwitchRequest, VERSION};
 use vswitch_core::config::refusal::Refusal;
+use vswitch_core::config::services::FRAMES_SOCKET;
 use vswitch_core::conntrack::table::LAYOUT_VERSION;
 
 const LISTENER: Token = Token(0);
@@ -81,18 +84,23 @@ pub fn run_until(config: VswitchConfig, stop: UnixStream) -> io::Result<()> {
     let mut stop = mio::net::UnixStream::from_std(stop);
     poll.registry().register(&mut stop, STOP, Interest::READABLE)?;
     let control = Arc::new(Waker::new(poll.registry(), WORKERS)?);
-    let services = Poll::new()?;
-    let doorbell = Doorbell::new(Some(DoorbellWaker::new(services.registry(), thread::DOORBELL)?));
+    let [services, relay] = [Poll::new()?, Poll::new()?];
+    let doorbell =
+        |poll: &Poll| DoorbellWaker::new(poll.registry(), thread::DOORBELL).map(|waker| Doorbell::new(Some(waker)));
+    let links = ServiceLinks::new(doorbell(&services)?, doorbell(&relay)?);
+    let frames = FrameSocket::listen(&config.socket.with_file_name(FRAMES_SOCKET), relay.registry())?;
     let secret = secret()?;
-    let (switch, threads) = start_workers(config, secret, control, doorbell, clock)?;
-    let thread =
-        ServiceThread::spawn(switch.service_link(), switch.services(secret[0]), services, move || clock.now())?;
+    let (switch, threads) = start_workers(config, secret, control, links, clock)?;
+    let service_threads = [
+        ServiceThread::spawn("services", switch.services(secret[0]), services, move || clock.now())?,
+        ServiceThread::spawn("relay", switch.frame_relay(frames), relay, move || clock.now())?,
+    ];
     let mut control_loop = ControlLoop { poll, socket, switch, threads, accept_at: None };
     let result = control_loop.run();
     // Ports are closed while their workers still turn: a worker has to give each port back.
     control_loop.switch.close_all(&mut control_loop.threads);
     control_loop.threads.end();
-    thread.end();
+    service_threads.into_iter().for_each(ServiceThread::end);
     result
 }
 
@@ -109,7 +117,7 @@ fn start_workers(
     config: VswitchConfig,
     secret: [u64; 2],
     control: Arc<Waker>,
-    services: Doorbell,
+    services: ServiceLinks,
     clock: MonotonicClock,
 ) -> io::Result<(Switch, WorkerThreads)> {
     let mut threads = WorkerThreads::new(config.pin, config.busy_poll, clock);

@@ -15,6 +15,7 @@ use guests::world::GuestWorld;
 use guests::{desired, eni};
 use std::net::Ipv4Addr;
 use vswitch::services::Services;
+use vswitch::services::thread::ServiceTurn;
 use vswitch_core::config::desired::Desired;
 use vswitch_core::config::limits::{SERVICE_REQUESTS_MAX, SERVICE_REQUESTS_PER_S};
 
@@ -30,7 +31,8 @@ fn network() -> Desired {
         eni.addresses.push(format!("fd00:0:0:1::{number}0/128").parse().unwrap());
     }
     let vpc = state.vpcs.get_mut(&"vpc-1".into()).unwrap();
-    vpc.dhcp.name_servers.push("fd00:0:0:1::53".parse().unwrap());
+    vpc.dhcp.name_servers =
+        ["100.100.2.136", "100.100.2.138", "fd00:0:0:1::53"].map(|text| text.parse().unwrap()).to_vec();
     vpc.dhcp.domain_name = Some("lab.example.com".into());
     state
 }

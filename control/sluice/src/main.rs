@@ -8,19 +8,27 @@ use cli::{CliArguments, CliCommand, namespace, up};
 use control::logging;
 use control::os::privileges::{self, Role};
 use control::os::{private_dir, small_file};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use vswitch::port::factory::InterfaceIo;
 use vswitch::port::tap::TapIo;
+use vswitch_core::config::services::{FRAMES_SOCKET, PROCESS_USER, RECORDS_SOCKET};
 
 fn main() -> ExitCode {
     let arguments = CliArguments::parse();
     let is_forwarding_plane = matches!(&arguments.command, CliCommand::Vswitch(vswitch) if vswitch.verb.is_none());
-    logging::install(if is_forwarding_plane { "sluice vswitch" } else { "sluice" });
+    logging::install(match &arguments.command {
+        CliCommand::Services(_) => "sluice services",
+        _ if is_forwarding_plane => "sluice vswitch",
+        _ => "sluice",
+    });
     match &arguments.command {
         CliCommand::Up(up_arguments) => supervisor::run(arguments.paths(), up_arguments),
         CliCommand::Control(given) => {
             plane(&arguments, Role::Control, &given.parent, || control_plane(&arguments, given))
         }
+        CliCommand::Services(given) => plane(&arguments, Role::Services, &given.parent, || services(&arguments)),
         CliCommand::Vswitch(vswitch) if vswitch.verb.is_none() => {
             let given = &vswitch.plane;
             plane(&arguments, Role::Forwarding, &given.parent, || forwarding_plane(&arguments, given))
@@ -111,4 +119,23 @@ fn control_plane(arguments: &CliArguments, given: &up::ControlArguments) -> Resu
     config.has_state = given.has_state;
     config.quotas = file.quotas.unwrap_or(config.quotas);
     control::run(&config).map_err(|error| format!("the control plane cannot run: {error}"))
+}
+
+fn services(arguments: &CliArguments) -> Result<(), String> {
+    let cannot = |what: &str, error: std::io::Error| format!("the services process cannot {what}: {error}");
+    // Sockets are named from here: the user that the process becomes need not be able to reach the folder by its path.
+    let paths = arguments.paths();
+    let _lock = supervisor::take_lock(&paths.run_dir, &paths.services_lock()).map_err(|error| error.to_string())?;
+    std::env::set_current_dir(&paths.run_dir).map_err(|error| cannot("enter the folder of the sockets", error))?;
+    if let Err(error) = privileges::become_user(PROCESS_USER) {
+        log::warn!("{}; it continues as this one", cannot("become another user", error.into()));
+    }
+    let (stop, stopped) = UnixStream::pair().map_err(|error| cannot("watch for signals", error))?;
+    for signal in [SIGTERM, SIGINT] {
+        let end = stop.try_clone().map_err(|error| cannot("watch for signals", error))?;
+        signal_hook::low_level::pipe::register(signal, end).map_err(|error| cannot("watch for signals", error))?;
+    }
+    privileges::seal(Role::Services);
+    let config = ::services::ServicesConfig { frames: FRAMES_SOCKET.into(), records: RECORDS_SOCKET.into() };
+    ::services::run(&config, &stopped).map_err(|error| cannot("run", error))
 }

@@ -8,11 +8,13 @@ mod actions;
 mod catalogue;
 pub mod client;
 mod dialect;
+mod guest_record;
 mod reference_page;
 
 pub use actions::{ACTIONS, find_action};
 pub use catalogue::{Catalogue, Image, InstanceType};
 pub use dialect::*;
+pub use guest_record::{enis_affected, guest_record};
 pub use reference_page::reference_page;
 
 use crate::error::ApiError;

@@ -7,14 +7,17 @@
 use super::calls::CallResult;
 use super::{ReplyTarget, ResponseBody, Server};
 use crate::command::Command;
-use crate::ecs::Call;
+use crate::ecs::{Call, enis_affected, guest_record};
 use crate::environment::Environment;
 use crate::error::{ApiError, ErrorKind, FORWARDING_REFUSED, FORWARDING_UNAVAILABLE, INTERNAL_ERROR};
+use crate::model::Event;
 use crate::socket::protocol::{Changed, Forwarding, ReplyBody, refusals_text};
 use crate::state::switch_link::{LinkChange, LinkOutcome};
 use crate::state::transaction::{Committed, Summary};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
+use vswitch_core::config::ids::EniId;
 
 /// How many changes are stored and sent together.
 const CHANGES_AT_ONCE_MAX: usize = 256;
@@ -66,7 +69,10 @@ impl Server {
                 // Only what the forwarding plane would refuse may be the fault of one of several.
                 Err(error) if error.code == FORWARDING_REFUSED.code => self.retry_individually(changes, error),
                 Err(error) => self.refuse_all(changes, &error),
-                Ok(kept) => self.send(changes, kept),
+                Ok(kept) => {
+                    self.tell_records(kept.touched());
+                    self.send(changes, kept);
+                }
             }
         }
     }
@@ -120,10 +126,21 @@ impl Server {
         }
     }
 
+    /// Tells the services process what became of the ENIs that changes of these objects concern.
+    fn tell_records(&self, touched: &[Event]) {
+        let (model, settings) = (self.state.model(), &self.settings);
+        let affected: BTreeSet<EniId> = touched.iter().flat_map(|event| enis_affected(model, event)).collect();
+        self.record_feed
+            .tell(affected.into_iter().map(|id| (id.clone(), guest_record(model, settings, &id))).collect());
+    }
+
     /// Undoes what the forwarding plane does not run, and phrases the refusal.
     fn take_back(&mut self, kept: Committed, kind: ErrorKind, reason: &str) -> ApiError {
         // Undoing is a commit of its own and may fail for lack of space.
-        match self.state.undo(kept) {
+        let touched = kept.touched().to_vec();
+        let undone = self.state.undo(kept);
+        self.tell_records(&touched);
+        match undone {
             Ok(()) => kind.error(format!("nothing was changed, because of the forwarding plane: {reason}")),
             Err(error) => {
                 let message =

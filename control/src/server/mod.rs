@@ -8,13 +8,15 @@
 mod calls;
 mod changes;
 mod clients;
+mod record_feed;
 
 use crate::config::ControlConfig;
-use crate::ecs::ApiSettings;
+use crate::ecs::{ApiSettings, guest_record};
 use crate::error::{
     ApiError, DRY_RUN, ENI_NOT_FOUND, FORWARDING_UNAVAILABLE, INTERNAL_ERROR, INVALID_PARAMETER, REQUEST_TOO_LARGE,
 };
 use crate::http::{Endpoint, EndpointError, HttpServer, PendingCall};
+use crate::model::Model;
 use crate::os::privileges::{self, Role};
 use crate::refusal_log::RefusalLog;
 use crate::socket::connection::{Input, SocketConnection};
@@ -30,6 +32,7 @@ use crate::store::{DataDirectory, EmbeddedStore, Store, StoreError};
 use changes::{ChangeSource, InFlight, QueuedChange};
 use mio::net::UnixStream;
 use mio::{Events, Interest, Poll, Token, Waker};
+use record_feed::RecordFeed;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, VecDeque};
@@ -41,6 +44,7 @@ use std::sync::mpsc::{Receiver, channel, sync_channel};
 use std::time::{Duration, Instant};
 use vswitch_core::config::protocol::{RequestBody, SwitchReplyBody};
 use vswitch_core::config::refusal::Refusal;
+use vswitch_core::config::services::RECORDS_SOCKET;
 
 /// Clients at once.
 pub const CONNECTIONS_MAX: usize = 256;
@@ -184,6 +188,7 @@ struct Server {
     calls: Receiver<PendingCall>,
     callers: BTreeMap<u64, calls::Caller>,
     refusals: RefusalLog,
+    record_feed: RecordFeed,
     /// Ends with the server.
     http: Option<HttpServer>,
 }
@@ -218,6 +223,7 @@ impl Server {
             let _ = sender.send(report);
             let _ = waker.wake();
         };
+        let record_feed = start_record_feed(config, state.model(), &settings)?;
         let desired = state.desired().clone();
         let link = SwitchLink::start(&config.vswitch_socket, config.apply_timeout, desired, report)
             .map_err(io("start the link to the forwarding plane"))?;
@@ -243,6 +249,7 @@ impl Server {
             calls,
             callers: BTreeMap::new(),
             refusals: RefusalLog::new(clients::bounds()),
+            record_feed,
             http,
         })
     }
@@ -462,6 +469,12 @@ impl Server {
             self.connections.remove(&token);
         }
     }
+}
+
+fn start_record_feed(config: &ControlConfig, model: &Model, settings: &ApiSettings) -> Result<RecordFeed, RunError> {
+    let records = model.enis.keys().filter_map(|id| Some((id.clone(), guest_record(model, settings, id)?)));
+    let path = config.socket.with_file_name(RECORDS_SOCKET);
+    RecordFeed::start(&path, &config.data_dir, records.collect()).map_err(|source| RunError::Socket { path, source })
 }
 
 /// Converts a reply of the forwarding plane.

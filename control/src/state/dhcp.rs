@@ -8,7 +8,7 @@ use vswitch_core::config::ids::VpcId;
 pub(crate) const ATTACHED_SET: &str = "DhcpOptionsSetId";
 
 /// The options of a VPC; those of the cloud where nothing is said.
-pub(super) fn options_of(model: &Model, vpc: &VpcId) -> DhcpOptionsSet {
+pub(crate) fn options_of(model: &Model, vpc: &VpcId) -> DhcpOptionsSet {
     let default = DhcpOptionsSet::default();
     let Some(set) = set_of(model, vpc) else { return default };
     let text = |name: &str| Some(set.attribute(name).to_owned()).filter(|text| !text.is_empty());
@@ -28,7 +28,7 @@ pub(super) fn options_of(model: &Model, vpc: &VpcId) -> DhcpOptionsSet {
 }
 
 /// Whether what guests of a VPC are told depends on the object of this identifier.
-pub(super) fn depends_on(model: &Model, vpc: &VpcId, object: &str) -> bool {
+pub(crate) fn depends_on(model: &Model, vpc: &VpcId, object: &str) -> bool {
     vpc.as_str() == object || model.label(vpc.as_str()).attribute(ATTACHED_SET) == object
 }
 

@@ -51,6 +51,13 @@ pub struct Committed {
     undo_delta: Delta,
 }
 
+impl Committed {
+    /// The objects that were changed, each as it was before.
+    pub fn touched(&self) -> &[Event] {
+        &self.undo
+    }
+}
+
 impl StateOwner {
     /// Loads the state from a store.
     ///

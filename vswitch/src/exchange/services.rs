@@ -1,32 +1,46 @@
-//! What goes from the packet path to the service thread and back: requests of guests, and replies for them.
+//! What goes from the packet path to those who serve guests and back: to the service thread, and by another such link to
+//! the services process.
 //!
-//! The buffers are made once and belong to this link: a worker copies a request into one, the service thread overwrites it
-//! with the reply, and the worker that sends the reply puts it back. So requests never take a buffer from the packet path,
-//! and as many wait as there are buffers.
+//! The buffers are made once and belong to the link: a worker copies a request into one, the service overwrites it with the
+//! reply, and the worker that sends the reply puts it back. So requests never take a buffer from the packet path, and as
+//! many wait as there are buffers.
 
 use crate::exchange::doorbell::Doorbell;
-use crate::exchange::sync::{ArrayQueue, AtomicU64, Mutex};
+use crate::exchange::sync::{ArrayQueue, AtomicBool, AtomicU64, Mutex};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use vswitch_core::config::ids::EniIndex;
 use vswitch_core::config::limits::{
-    SERVICE_FRAME_BYTES_MAX, SERVICE_REQUESTS_ALL_PER_S, SERVICE_REQUESTS_MAX, WORKERS_MAX,
+    SERVICE_FRAME_BYTES_MAX, SERVICE_PACKETS_ALL_PER_S, SERVICE_PACKETS_MAX, SERVICE_REQUESTS_ALL_PER_S,
+    SERVICE_REQUESTS_MAX, WORKERS_MAX,
 };
+use vswitch_core::config::services::frame::ServedEni;
 use vswitch_core::hw::time::Time;
 use vswitch_core::packet::FrameBuffer;
 use vswitch_core::packet::verdict::DropReason;
 
-/// Frames without a request that may be on their way at once.
-const UNSOLICITED_MAX: usize = 64;
 const NS_PER_S: u64 = 1_000_000_000;
 
-/// One of the ENIs that ever had a number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ServedEni {
-    /// Its number.
-    pub index: EniIndex,
-    /// Which of those that ever had it is meant.
-    pub generation: u32,
+/// How much may be on its way over a link.
+#[derive(Clone, Copy, Debug)]
+pub struct ServiceLimits {
+    /// Requests that wait.
+    pub requests_max: usize,
+    /// Frames without a request that may be on their way at once.
+    pub unsolicited_max: usize,
+    /// Requests of all ENIs per second.
+    pub requests_per_s: u32,
+}
+
+impl ServiceLimits {
+    /// Of the link to the service thread.
+    pub const THREAD: Self =
+        Self { requests_max: SERVICE_REQUESTS_MAX, unsolicited_max: 64, requests_per_s: SERVICE_REQUESTS_ALL_PER_S };
+    /// Of the link to the services process, whose replies are frames without a request: it keeps connections.
+    pub const PROCESS: Self = Self {
+        requests_max: SERVICE_PACKETS_MAX,
+        unsolicited_max: SERVICE_PACKETS_MAX,
+        requests_per_s: SERVICE_PACKETS_ALL_PER_S,
+    };
 }
 
 /// What a guest asks of the switch.
@@ -45,6 +59,8 @@ pub enum ServiceOutcome {
     Reply,
     /// The buffer has a frame that nobody asked for.
     Unsolicited,
+    /// The request was taken, and what follows from it comes as other frames.
+    Taken,
     /// There is no reply.
     Dropped(DropReason),
 }
@@ -60,9 +76,12 @@ pub struct ServiceReply {
     pub buffer: FrameBuffer,
 }
 
-/// The link between all workers and the service thread.
+/// The link between all workers and a service.
 #[derive(Debug)]
 pub struct ServiceLink {
+    requests_per_s: u32,
+    /// Whether there is somebody to serve.
+    is_open: AtomicBool,
     requests: ArrayQueue<ServiceRequest>,
     /// Buffers for requests, and for frames that nobody asked for.
     free: [ArrayQueue<FrameBuffer>; 2],
@@ -75,8 +94,9 @@ pub struct ServiceLink {
 }
 
 impl ServiceLink {
-    /// A link whose service thread is woken by `doorbell`.
-    pub fn new(doorbell: Doorbell) -> Self {
+    /// A link whose service is woken by `doorbell`. It is open.
+    pub fn new(doorbell: Doorbell, limits: ServiceLimits) -> Self {
+        let ServiceLimits { requests_max, unsolicited_max, requests_per_s } = limits;
         let buffers = |count: usize| {
             let free = ArrayQueue::new(count);
             for _ in 0..count {
@@ -86,10 +106,12 @@ impl ServiceLink {
             free
         };
         // All buffers may be on their way to one worker.
-        let replies = || ArrayQueue::new(SERVICE_REQUESTS_MAX + UNSOLICITED_MAX);
+        let replies = || ArrayQueue::new(requests_max + unsolicited_max);
         Self {
-            requests: ArrayQueue::new(SERVICE_REQUESTS_MAX),
-            free: [buffers(SERVICE_REQUESTS_MAX), buffers(UNSOLICITED_MAX)],
+            requests_per_s,
+            is_open: AtomicBool::new(true),
+            requests: ArrayQueue::new(requests_max),
+            free: [buffers(requests_max), buffers(unsolicited_max)],
             replies: (0..WORKERS_MAX).map(|_| replies()).collect(),
             used_up_ns: AtomicU64::new(0),
             doorbell,
@@ -97,17 +119,17 @@ impl ServiceLink {
         }
     }
 
-    /// Hands a guest's frame to the service thread.
+    /// Hands a guest's frame to the service: what `write` writes into a buffer, which has room for a frame of Ethernet.
     ///
     /// # Errors
     /// The reason under which the frame is to be dropped.
-    pub fn request(&self, eni: ServedEni, frame: &[u8], now: Time) -> Result<(), DropReason> {
+    pub fn request(&self, eni: ServedEni, now: Time, write: impl FnOnce(&mut FrameBuffer)) -> Result<(), DropReason> {
         let mut buffer = self.free[0].pop().ok_or(DropReason::ServiceFull)?;
         if !self.admits(now) {
             self.put_back(ServiceOutcome::Reply, buffer);
             return Err(DropReason::ServiceRate);
         }
-        buffer.fill(frame);
+        write(&mut buffer);
         let pushed = self.requests.push(ServiceRequest { eni, buffer });
         debug_assert!(pushed.is_ok(), "there are no more buffers than it has room for");
         self.doorbell.ring();
@@ -116,7 +138,7 @@ impl ServiceLink {
 
     /// Whether all ENIs together may make another request: at most a second's worth at once.
     fn admits(&self, now: Time) -> bool {
-        let cost_ns = NS_PER_S / u64::from(SERVICE_REQUESTS_ALL_PER_S);
+        let cost_ns = NS_PER_S / u64::from(self.requests_per_s);
         let after = |used_up_ns: u64| {
             let after_ns = used_up_ns.max(now.as_ns()) + cost_ns;
             (after_ns <= now.as_ns() + NS_PER_S).then_some(after_ns)
@@ -124,7 +146,17 @@ impl ServiceLink {
         self.used_up_ns.fetch_update(Ordering::Relaxed, Ordering::Relaxed, after).is_ok()
     }
 
-    /// The next request, for the service thread.
+    /// Whether there is somebody to serve.
+    pub fn is_open(&self) -> bool {
+        self.is_open.load(Ordering::Acquire)
+    }
+
+    /// Says whether there is somebody to serve.
+    pub fn set_open(&self, is_open: bool) {
+        self.is_open.store(is_open, Ordering::Release);
+    }
+
+    /// The next request, for the service.
     pub fn next_request(&self) -> Option<ServiceRequest> {
         self.requests.pop()
     }
@@ -174,9 +206,40 @@ impl ServiceLink {
         *self.worker_doorbells.lock() = doorbells;
     }
 
-    /// What wakes the service thread.
+    /// What wakes the service.
     pub fn doorbell(&self) -> &Doorbell {
         &self.doorbell
+    }
+}
+
+/// The links of all workers to those who serve their guests.
+#[derive(Clone, Debug)]
+pub struct ServiceLinks {
+    /// To the service thread.
+    pub thread: Arc<ServiceLink>,
+    /// To the services process. It is closed until the process is there.
+    pub process: Arc<ServiceLink>,
+}
+
+impl ServiceLinks {
+    /// Links whose services are woken by these.
+    pub fn new(thread: Doorbell, process: Doorbell) -> Self {
+        let links = Self {
+            thread: Arc::new(ServiceLink::new(thread, ServiceLimits::THREAD)),
+            process: Arc::new(ServiceLink::new(process, ServiceLimits::PROCESS)),
+        };
+        links.process.set_open(false);
+        links
+    }
+
+    /// From now on these are the doorbells of the workers, by their numbers.
+    pub fn set_worker_doorbells(&self, doorbells: &Arc<[Arc<Doorbell>]>) {
+        [&self.thread, &self.process].into_iter().for_each(|link| link.set_worker_doorbells(Arc::clone(doorbells)));
+    }
+
+    /// Whether there are replies for the ENIs of a worker.
+    pub fn has_replies(&self, worker: usize) -> bool {
+        self.thread.has_replies(worker) || self.process.has_replies(worker)
     }
 }
 
@@ -184,17 +247,18 @@ impl ServiceLink {
 #[allow(clippy::unwrap_used, reason = "a test says what went wrong by failing")]
 mod tests {
     use super::*;
+    use vswitch_core::config::ids::EniIndex;
 
     const ENI: ServedEni = ServedEni { index: EniIndex(1), generation: 1 };
 
     #[test]
     fn as_many_wait_as_there_are_buffers_and_each_comes_back() {
-        let link = ServiceLink::new(Doorbell::new(None));
+        let link = ServiceLink::new(Doorbell::new(None), ServiceLimits::THREAD);
         let now = Time::from_ns(NS_PER_S);
         for _ in 0..SERVICE_REQUESTS_MAX {
-            link.request(ENI, &[1; 64], now).unwrap();
+            link.request(ENI, now, |buffer| buffer.fill(&[1; 64])).unwrap();
         }
-        assert_eq!(link.request(ENI, &[1; 64], now), Err(DropReason::ServiceFull));
+        assert_eq!(link.request(ENI, now, |buffer| buffer.fill(&[1; 64])), Err(DropReason::ServiceFull));
         while let Some(ServiceRequest { eni, buffer }) = link.next_request() {
             assert_eq!(buffer.frame(), [1; 64]);
             link.reply(3, ServiceReply { eni, outcome: ServiceOutcome::Reply, buffer });
@@ -203,16 +267,16 @@ mod tests {
         while let Some(reply) = link.next_reply(3) {
             link.put_back(reply.outcome, reply.buffer);
         }
-        assert_eq!(link.request(ENI, &[1; 64], now), Ok(()));
+        assert_eq!(link.request(ENI, now, |buffer| buffer.fill(&[1; 64])), Ok(()));
     }
 
     #[test]
     fn all_together_have_a_second_s_worth_at_once() {
-        let link = ServiceLink::new(Doorbell::new(None));
+        let link = ServiceLink::new(Doorbell::new(None), ServiceLimits::THREAD);
         let mut taken = [0, 0];
         for (second, taken) in (1..).zip(&mut taken) {
             let now = Time::from_ns(second * NS_PER_S);
-            while link.request(ENI, &[1; 64], now) != Err(DropReason::ServiceRate) {
+            while link.request(ENI, now, |buffer| buffer.fill(&[1; 64])) != Err(DropReason::ServiceRate) {
                 let request = link.next_request().unwrap();
                 link.put_back(ServiceOutcome::Reply, request.buffer);
                 *taken += 1;

@@ -6,4 +6,5 @@ pub mod isolation;
 pub mod namespace;
 pub mod netlink;
 pub mod run_dir;
+pub mod seqpacket;
 pub mod sys;

@@ -1,10 +1,11 @@
 //! When each guest is told about its router without asking (RFC 4861 §6.2.4).
 
 use crate::exchange::publish::Published;
-use crate::exchange::services::{ServedEni, ServiceLink, ServiceOutcome, ServiceReply};
+use crate::exchange::services::{ServiceLink, ServiceOutcome, ServiceReply};
 use crate::services::router_advert;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
+use vswitch_core::config::services::frame::ServedEni;
 use vswitch_core::hw::time::Time;
 
 const NS_PER_S: u64 = 1_000_000_000;

@@ -19,6 +19,18 @@ fn ethernet(network: &GuestNetwork<'_>, to: MacAddress, ether_type: EtherType) -
     Ethernet2Header { source: network.gateway_mac.0, destination: to.0, ether_type }.to_bytes().to_vec()
 }
 
+/// A frame with an IP packet for the ENI's guest. None if it is neither of IPv4 nor of IPv6.
+pub(super) fn framed(network: &GuestNetwork<'_>, packet: &[u8]) -> Option<Vec<u8>> {
+    let ether_type = match packet.first()? >> 4 {
+        4 => EtherType::IPV4,
+        6 => EtherType::IPV6,
+        _ => return None,
+    };
+    let mut frame = ethernet(network, network.mac, ether_type);
+    frame.extend_from_slice(packet);
+    Some(frame)
+}
+
 /// Where a datagram is from, and who is to hear it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct DatagramEnds<A> {

@@ -1,5 +1,7 @@
 //! What the switch tells guests about their network: DHCP, DHCPv6 and router advertisements.
 //!
+//! The packets for metadata and name servers are exchanged with the services process ([`relay`]).
+//!
 //! Workers hand requests over and send the replies. Here they are read, answered from the newest snapshot, and nothing is
 //! remembered: addresses are assigned with the ENI, so that a lease needs no database, and none is lost with a process.
 
@@ -7,12 +9,14 @@ mod advertisements;
 mod dhcp4;
 mod dhcp6;
 mod frame;
+pub mod relay;
 mod router_advert;
 pub mod thread;
 
 use crate::exchange::publish::Publication;
 use crate::exchange::services::{ServiceLink, ServiceOutcome, ServiceReply, ServiceRequest};
 use crate::services::advertisements::Advertisements;
+use crate::services::thread::ServiceTurn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use vswitch_core::hw::time::Time;
@@ -38,9 +42,14 @@ impl Services {
     pub fn new(link: Arc<ServiceLink>, publication: Arc<Publication>, seed: u64) -> Self {
         Self { link, publication, advertisements: Advertisements::new(seed), seen: 0 }
     }
+}
 
-    /// Answers what waits, and sends what is due. How much that was.
-    pub fn turn(&mut self, now: Time) -> usize {
+impl ServiceTurn for Services {
+    fn link(&self) -> Arc<ServiceLink> {
+        Arc::clone(&self.link)
+    }
+
+    fn turn(&mut self, now: Time) -> usize {
         let published = self.publication.newest();
         self.seen = published.sequence;
         let mut done = 0;
@@ -64,13 +73,11 @@ impl Services {
         done + self.advertisements.turn(&self.link, &published, now)
     }
 
-    /// Whether there is something to take up: to be asked before it sleeps.
-    pub fn has_input(&self) -> bool {
+    fn has_input(&self) -> bool {
         self.link.has_requests() || self.publication.is_newer_than(self.seen)
     }
 
-    /// When there is something to send unasked.
-    pub fn next_due(&self) -> Option<Time> {
+    fn next_due(&self) -> Option<Time> {
         self.advertisements.next_due()
     }
 }

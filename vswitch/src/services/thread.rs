@@ -1,7 +1,6 @@
-//! The thread of the services: sleeps until a guest asks, or something is due.
+//! A thread that serves guests: sleeps until a guest asks, or something is due.
 
 use crate::exchange::services::ServiceLink;
-use crate::services::Services;
 use mio::{Events, Poll, Token};
 use std::io;
 use std::sync::Arc;
@@ -12,8 +11,20 @@ use vswitch_core::hw::time::Time;
 
 /// The token of the doorbell that wakes it.
 pub const DOORBELL: Token = Token(0);
-/// Nothing but the doorbell is waited for.
-const EVENTS_MAX: usize = 1;
+/// Beside the doorbell, a listener and a connection may be waited for.
+const EVENTS_MAX: usize = 8;
+
+/// What such a thread does, without the thread.
+pub trait ServiceTurn {
+    /// The link over which workers hand requests over.
+    fn link(&self) -> Arc<ServiceLink>;
+    /// Answers what waits, and sends what is due. How much that was.
+    fn turn(&mut self, now: Time) -> usize;
+    /// Whether there is something to take up: to be asked before the thread sleeps.
+    fn has_input(&self) -> bool;
+    /// When there is something to do unasked.
+    fn next_due(&self) -> Option<Time>;
+}
 
 /// The thread, until it is ended.
 #[derive(Debug)]
@@ -24,21 +35,22 @@ pub struct ServiceThread {
 }
 
 impl ServiceThread {
-    /// Starts it. `poll` is where the doorbell of the link is registered.
+    /// Starts it under a name. `poll` is where the doorbell of the link is registered.
     ///
     /// # Errors
     /// The kernel has no thread to give.
     pub fn spawn(
-        link: Arc<ServiceLink>,
-        mut services: Services,
+        name: &str,
+        mut services: impl ServiceTurn + Send + 'static,
         poll: Poll,
         now: impl Fn() -> Time + Send + 'static,
     ) -> io::Result<Self> {
+        let link = services.link();
         let is_ending = Arc::<AtomicBool>::default();
         let events = Events::with_capacity(EVENTS_MAX);
         let mut service_loop =
             ServiceLoop { link: Arc::clone(&link), is_ending: Arc::clone(&is_ending), poll, events, now };
-        let handle = std::thread::Builder::new().name("services".into()).spawn(move || {
+        let handle = std::thread::Builder::new().name(name.into()).spawn(move || {
             while !service_loop.is_ending.load(Ordering::Acquire) {
                 if services.turn((service_loop.now)()) == 0 {
                     service_loop.sleep(&services);
@@ -53,7 +65,7 @@ impl ServiceThread {
         self.is_ending.store(true, Ordering::Release);
         self.link.doorbell().ring();
         if self.handle.join().is_err() {
-            log::error!("the service thread panicked: guests got no answers by DHCP since");
+            log::error!("a service thread panicked: guests got no answers from it since");
         }
     }
 }
@@ -67,7 +79,7 @@ struct ServiceLoop<N> {
 }
 
 impl<N: Fn() -> Time> ServiceLoop<N> {
-    fn sleep(&mut self, services: &Services) {
+    fn sleep(&mut self, services: &impl ServiceTurn) {
         self.link.doorbell().declare_asleep();
         if !services.has_input() && !self.is_ending.load(Ordering::Acquire) {
             let now = (self.now)();

@@ -16,7 +16,7 @@ mod stats;
 use crate::exchange::doorbell::Doorbell;
 use crate::exchange::handoff;
 use crate::exchange::publish::{Publication, Published};
-use crate::exchange::services::ServiceLink;
+use crate::exchange::services::ServiceLinks;
 use crate::os::namespace;
 use crate::os::run_dir::RunDir;
 use crate::port::Port;
@@ -26,6 +26,7 @@ use crate::port::peer_state::PeerState;
 use crate::port::spec::PortSpec;
 use crate::port::tap::persistent;
 use crate::services::Services;
+use crate::services::relay::{FrameRelay, FrameSocket};
 use crate::switch::placement::Placement;
 use crate::switch::reconcile::{PortStep, plan, port_specs};
 use crate::worker::Worker;
@@ -116,7 +117,7 @@ pub(crate) struct WorkerHandle {
 pub struct Switch {
     factory: PortFactory,
     publication: Arc<Publication>,
-    services: Arc<ServiceLink>,
+    services: ServiceLinks,
     /// For creating further workers.
     flows_max_per_worker: usize,
     secret: [u64; 2],
@@ -148,8 +149,8 @@ impl fmt::Debug for Switch {
 }
 
 /// Builds a switch of generation 0 and its workers. With an endpoint for each worker, every worker can be given to a
-/// thread; without any, workers are driven manually. Events of workers wake `control`, and requests of guests ring
-/// `services`.
+/// thread; without any, workers are driven manually. Events of workers wake `control`, and requests of guests
+/// travel over `services`.
 ///
 /// # Panics
 /// If the number of workers is zero or above `WORKERS_MAX`.
@@ -157,7 +158,7 @@ pub fn assemble(
     config: SwitchConfig,
     endpoints: Vec<WorkerEndpoint>,
     control: Option<Arc<mio::Waker>>,
-    services: Doorbell,
+    services: ServiceLinks,
 ) -> (Switch, Vec<Worker>) {
     assert!((1..=WORKERS_MAX).contains(&config.workers), "a switch has 1 to {WORKERS_MAX} workers");
     let compiler = Compiler::new(config.secret);
@@ -168,7 +169,7 @@ pub fn assemble(
     let mut switch = Switch {
         factory: PortFactory { rx_queues_max, ..config.ports },
         publication: Arc::new(Publication::new(WORKERS_MAX, first)),
-        services: Arc::new(ServiceLink::new(services)),
+        services,
         flows_max_per_worker: config.flows_max_per_worker,
         secret: config.secret,
         worker_bytes: 0,
@@ -203,12 +204,12 @@ impl Switch {
     /// The services that answer guests from what this switch publishes; to be turned by a thread, or by hand. `seed` spreads
     /// what they send unasked.
     pub fn services(&self, seed: u64) -> Services {
-        Services::new(Arc::clone(&self.services), Arc::clone(&self.publication), seed)
+        Services::new(Arc::clone(&self.services.thread), Arc::clone(&self.publication), seed)
     }
 
-    /// The link between its workers and its services.
-    pub fn service_link(&self) -> Arc<ServiceLink> {
-        Arc::clone(&self.services)
+    /// The exchange with the services process, which connects to `socket`; to be turned by a thread, or by hand.
+    pub fn frame_relay(&self, socket: FrameSocket) -> FrameRelay {
+        FrameRelay::new(Arc::clone(&self.services.process), Arc::clone(&self.publication), socket)
     }
 
     /// The policy that all workers run.
@@ -459,7 +460,7 @@ impl Switch {
 
     fn ring_all(&self) {
         self.workers.iter().for_each(|worker| worker.doorbell.ring());
-        self.services.doorbell().ring();
+        self.services.thread.doorbell().ring();
     }
 }
 

@@ -152,7 +152,7 @@ fn verdict_name(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Forward(_) => "forward",
         Verdict::Deliver => "deliver",
-        Verdict::Answer | Verdict::Serve => "answer",
+        Verdict::Answer | Verdict::Serve(_) => "answer",
         Verdict::Wait => "wait",
         Verdict::Drop(reason) => reason.name(),
     }

@@ -140,7 +140,7 @@ impl Switch {
             };
             // Huge pages are advised before the tables are written, as only then do they apply to them.
             let shard = Shard::with_memory(self.flows_max_per_worker, self.secret, &advise_huge_pages);
-            let (publication, services) = (Arc::clone(&self.publication), Arc::clone(&self.services));
+            let (publication, services) = (Arc::clone(&self.publication), self.services.clone());
             let mut worker = Worker::new(number, publication, services, Arc::clone(&mailbox), shard);
             worker.gro = self.factory.gro;
             (WorkerHandle { mailbox, doorbell, is_warned: false, registry, core }, worker)
@@ -151,7 +151,7 @@ impl Switch {
     /// Connects all workers with each other.
     pub(super) fn connect(&self, workers: &mut [Worker], links: Vec<WorkerLinks>, spare: &mut BufferPool) {
         let doorbells: Doorbells = self.workers.iter().map(|worker| Arc::clone(&worker.doorbell)).collect();
-        self.services.set_worker_doorbells(Arc::clone(&doorbells));
+        self.services.set_worker_doorbells(&doorbells);
         for (worker, links) in workers.iter_mut().zip(links) {
             worker.set_peers(links, Arc::clone(&doorbells), spare);
         }

@@ -22,7 +22,7 @@ mod turn;
 use crate::exchange::doorbell::Doorbell;
 use crate::exchange::handoff::WorkerLinks;
 use crate::exchange::publish::{Publication, Published};
-use crate::exchange::services::ServiceLink;
+use crate::exchange::services::ServiceLinks;
 use crate::port::Port;
 use crate::port::buffer_pool::BufferPool;
 use crate::worker::mailbox::Mailbox;
@@ -126,7 +126,7 @@ struct Peers {
     mailbox: Arc<Mailbox>,
     doorbells: Doorbells,
     /// Requests of its guests for services, and the replies.
-    services: Arc<ServiceLink>,
+    services: ServiceLinks,
 }
 
 /// One worker.
@@ -197,7 +197,7 @@ impl Worker {
     pub(crate) fn new(
         number: usize,
         publication: Arc<Publication>,
-        services: Arc<ServiceLink>,
+        services: ServiceLinks,
         mailbox: Arc<Mailbox>,
         shard: Shard,
     ) -> Self {

@@ -103,7 +103,7 @@ impl WorkerDriver for WorkerThreads {
 mod tests {
     use super::*;
     use crate::exchange::publish::{Publication, Published};
-    use crate::exchange::services::ServiceLink;
+    use crate::exchange::services::ServiceLinks;
     use crate::worker::mailbox::Mailbox;
     use vswitch_core::compile::compile;
     use vswitch_core::config::desired::Desired;
@@ -114,10 +114,10 @@ mod tests {
         let snapshot = Arc::new(compile(&Desired::default(), 0).unwrap());
         let publication =
             Arc::new(Publication::new(count, Published { sequence: 0, snapshot, locations: CowArray::default() }));
-        let services = Arc::new(ServiceLink::new(Doorbell::new(None)));
+        let services = ServiceLinks::new(Doorbell::new(None), Doorbell::new(None));
         let one = |number| {
             let mailbox = Arc::new(Mailbox::new(None));
-            let (publication, services) = (Arc::clone(&publication), Arc::clone(&services));
+            let (publication, services) = (Arc::clone(&publication), services.clone());
             Worker::new(number, publication, services, mailbox, Shard::new(64, [1, 2]))
         };
         (0..count).map(one).collect()

@@ -313,7 +313,7 @@ impl Worker {
             {
                 match packet.verdict {
                     Verdict::Answer => self.dispatch(packet, Delivery { to: source.eni, pool_owner }, &mut last),
-                    Verdict::Serve => refused += self.request_service(source.eni, packet, now),
+                    Verdict::Serve(by) => refused += self.request_service(source.eni, packet, by, &mut last, now),
                     Verdict::Forward(to) => self.hand_off(source, to, packet),
                     Verdict::Deliver => {
                         let to = packet.receiver;

@@ -3,6 +3,7 @@
 use super::{eni, number_of};
 use std::collections::BTreeMap;
 use vswitch::exchange::doorbell::Doorbell;
+use vswitch::exchange::services::ServiceLinks;
 use vswitch::port::factory::PortFactory;
 use vswitch::port::memory::{MemoryGuest, MemoryHub};
 use vswitch::switch::{Switch, SwitchConfig, assemble};
@@ -35,7 +36,8 @@ impl GuestWorld {
     pub(crate) fn with_tables(workers: usize, flows_max: usize, hub: MemoryHub, ports: PortFactory) -> Self {
         let ports = PortFactory { memory: hub.clone(), ..ports };
         let config = SwitchConfig { workers, flows_max_per_worker: flows_max, secret: [1, 2], ports };
-        let (switch, workers) = assemble(config, Vec::new(), None, Doorbell::new(None));
+        let links = ServiceLinks::new(Doorbell::new(None), Doorbell::new(None));
+        let (switch, workers) = assemble(config, Vec::new(), None, links);
         Self { switch, workers, hub, now: Time::from_ns(1) }
     }
 

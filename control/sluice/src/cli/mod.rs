@@ -57,6 +57,8 @@ pub(crate) enum CliCommand {
     Down,
     /// Run the control plane alone.
     Control(up::ControlArguments),
+    /// Run the services process alone: metadata and name servers for guests.
+    Services(up::ServicesArguments),
     /// Both planes at a glance, or what each process may do.
     Status(status::StatusArguments),
     /// Bring the state in line with a file, and show what changes.
@@ -160,7 +162,7 @@ impl CliSession {
 pub(crate) fn run(arguments: CliArguments) -> ExitCode {
     let session = CliSession { paths: arguments.paths, output: Output { json: arguments.json } };
     let done = match arguments.command {
-        CliCommand::Up(_) | CliCommand::Control(_) => Ok(()),
+        CliCommand::Up(_) | CliCommand::Control(_) | CliCommand::Services(_) => Ok(()),
         CliCommand::Down => down::run(&session),
         CliCommand::Status(arguments) => match status::run(&session, &arguments) {
             Ok(true) => Ok(()),

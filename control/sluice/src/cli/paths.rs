@@ -30,6 +30,11 @@ impl Paths {
         self.run_dir.join("up.lock")
     }
 
+    /// Held by the services process for as long as it runs.
+    pub(crate) fn services_lock(&self) -> PathBuf {
+        self.run_dir.join("services.lock")
+    }
+
     /// The supervisor's state file.
     pub(crate) fn supervisor_state(&self) -> PathBuf {
         self.run_dir.join("supervisor.json")

@@ -14,7 +14,7 @@ const FORWARDING_TIME: Duration = Duration::from_secs(5);
 /// A process and its privileges.
 #[derive(Serialize)]
 struct ProcessPrivileges {
-    /// `supervisor`, `forwarding plane` or `control plane`.
+    /// `supervisor`, `forwarding plane`, `control plane` or `services process`.
     name: &'static str,
     /// Its number; `None` if it does not run.
     process_id: Option<u32>,
@@ -22,9 +22,9 @@ struct ProcessPrivileges {
     privileges: Option<Privileges>,
 }
 
-/// Shows the three processes. Returns whether all of them run.
+/// Shows the processes. Returns whether all of them run.
 pub(super) fn show(session: &CliSession) -> Result<bool, CliError> {
-    let names = ["supervisor", "forwarding plane", "control plane"];
+    let names = ["supervisor", "forwarding plane", "control plane", "services process"];
     let processes = names.into_iter().zip(process_ids(session)).map(|(name, process_id)| {
         let privileges = process_id.and_then(|process_id| Privileges::of(process_id).ok());
         ProcessPrivileges { name, process_id: process_id.filter(|_| privileges.is_some()), privileges }
@@ -38,20 +38,22 @@ pub(super) fn show(session: &CliSession) -> Result<bool, CliError> {
     Ok(processes.iter().all(|process| process.privileges.is_some()))
 }
 
-/// The processes of supervisor, forwarding plane and control plane: from the supervisor's state, or from their own
-/// answers if there is no supervisor.
-fn process_ids(session: &CliSession) -> [Option<u32>; 3] {
+/// The processes of supervisor, forwarding plane, control plane and services: from the supervisor's state, or from the
+/// planes' own answers if there is no supervisor.
+fn process_ids(session: &CliSession) -> [Option<u32>; 4] {
     if matches!(holder(&session.paths.supervisor_lock()), LockHolder::Up(_))
         && let Some(state) = SupervisorState::read(&session.paths.supervisor_state())
     {
-        return [Some(state.process_id), state.forwarding.process_id, state.control.process_id];
+        let SupervisorState { process_id, forwarding, control, services } = state;
+        let others = [forwarding, control, services].map(|plane| plane.process_id);
+        return [Some(process_id), others[0], others[1], others[2]];
     }
     let forwarding = ask_status(&session.paths.vswitch_socket(), FORWARDING_TIME).ok().map(|status| status.process_id);
     let control = match session.ask(Query::Status(Nothing {})) {
         Ok(Answer::Status(status)) => Some(status.process_id),
         _ => None,
     };
-    [None, forwarding, control]
+    [None, forwarding, control, holder(&session.paths.services_lock()).process_id()]
 }
 
 fn row(process: &ProcessPrivileges) -> [String; 8] {

@@ -170,6 +170,14 @@ pub(crate) struct ControlArguments {
     pub(crate) parent: ParentArguments,
 }
 
+/// How to run the services process.
+#[derive(Debug, Args)]
+pub(crate) struct ServicesArguments {
+    /// How it was started.
+    #[command(flatten)]
+    pub(crate) parent: ParentArguments,
+}
+
 /// Who started a plane, and how it lives with that process.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct ParentArguments {

@@ -40,10 +40,12 @@ pub(crate) fn end_running(paths: &Paths) -> Result<(), CliError> {
     let _lock = lock::take(&paths.run_dir, &paths.supervisor_lock())?;
     let state = SupervisorState::read(&paths.supervisor_state());
     let processes = state.map(|state| [state.control.process_id, state.forwarding.process_id]).unwrap_or_default();
+    let services = holder(&paths.services_lock()).process_id();
+    Plane::new(paths, "services", plane_arguments(paths, "services")).take_over(None, services, false);
     let planes = [("control", paths.control_socket()), ("vswitch", paths.vswitch_socket())];
     for ((verb, socket), process) in planes.into_iter().zip(processes) {
         // The same folders and verb identify a plane; its other options, which are unknown here, do not matter.
-        Plane::new(paths, verb, plane_arguments(paths, verb)).take_over(&socket, process, false);
+        Plane::new(paths, verb, plane_arguments(paths, verb)).take_over(Some(&socket), process, false);
         if unix_socket::connect(&socket, CONNECT_TIME).is_ok() {
             return Err(CliError::Usage(format!(
                 "a process that `sluice up` did not start listens at {}: end it first",

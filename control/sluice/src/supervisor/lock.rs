@@ -10,8 +10,8 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Locks the folder for this process, making it if it does not exist.
-pub(super) fn take(run_dir: &Path, path: &Path) -> Result<File, CliError> {
+/// Locks the folder for this process, or another part of what runs on it, making it if it does not exist.
+pub(crate) fn take(run_dir: &Path, path: &Path) -> Result<File, CliError> {
     let fault = |error: std::io::Error| CliError::Usage(format!("{}: {error}", run_dir.display()));
     private_dir::ensure(run_dir, 0o755).map_err(fault)?;
     // The file is not truncated yet: it holds the number of the present holder.
@@ -41,8 +41,18 @@ pub(super) fn take(run_dir: &Path, path: &Path) -> Result<File, CliError> {
 pub(crate) enum LockHolder {
     /// Nobody.
     None,
-    /// A `sluice up`, with its process if that is known.
+    /// A `sluice up`, or whoever else locks the file, with its process if that is known.
     Up(Option<u32>),
+}
+
+impl LockHolder {
+    /// The holder's process.
+    pub(crate) fn process_id(self) -> Option<u32> {
+        match self {
+            Self::None => None,
+            Self::Up(process) => process,
+        }
+    }
 }
 
 /// Who holds the folder now.

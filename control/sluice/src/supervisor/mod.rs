@@ -1,4 +1,5 @@
-//! `sluice up`: both planes as processes of the same program, supervised. Either is restarted without the other.
+//! `sluice up`: both planes and the services process as processes of the same program, supervised. Each is restarted
+//! without the others.
 //!
 //! Once both planes have run, only a signal ends this process: a plane that cannot start is retried at growing
 //! intervals, while the other goes on. Before that, a plane that reports that it cannot start ends everything at once,
@@ -13,12 +14,12 @@ mod process;
 mod state;
 
 pub(super) use end::end_running;
-pub(super) use lock::{LockHolder, holder};
+pub(super) use lock::{LockHolder, holder, take as take_lock};
 pub(super) use state::SupervisorState;
 
 use crate::cli::CliError;
 use crate::cli::paths::Paths;
-use crate::cli::up::{ConfigFile, UpArguments, control_arguments, forwarding_arguments};
+use crate::cli::up::{ConfigFile, UpArguments, control_arguments, forwarding_arguments, plane_arguments};
 use control::logging;
 use control::os::privileges::{self, Role};
 use control::socket::client::Client;
@@ -77,13 +78,15 @@ fn supervise(paths: &Paths, arguments: &UpArguments) -> Result<bool, CliError> {
         |plane: fn(SupervisorState) -> PlaneState| before.clone().and_then(|state| plane(state).process_id);
     let mut forwarding = Plane::new(paths, "vswitch", forwarding_arguments(paths, &arguments.plane, &config));
     let mut control = Plane::new(paths, "control", control_arguments(paths, arguments));
+    let mut services = Plane::new(paths, "services", plane_arguments(paths, "services"));
     // Only the forwarding plane stays: it has sessions and ports to lose, while the other one's state is on disk.
-    let is_kept = forwarding.take_over(&paths.vswitch_socket(), process_of(|state| state.forwarding), true);
-    control.take_over(&paths.control_socket(), process_of(|state| state.control), false);
+    let is_kept = forwarding.take_over(Some(&paths.vswitch_socket()), process_of(|state| state.forwarding), true);
+    control.take_over(Some(&paths.control_socket()), process_of(|state| state.control), false);
+    services.take_over(None, holder(&paths.services_lock()).process_id(), true);
     // Examining processes of an earlier supervisor required effective capabilities; starting others requires none.
     privileges::seal(Role::Supervisor);
     let mut supervisor =
-        Supervisor { paths: paths.clone(), planes: [forwarding, control], is_settled: false, told: None };
+        Supervisor { paths: paths.clone(), planes: [forwarding, control, services], is_settled: false, told: None };
     // Guests may depend on a plane that was kept, so it is not ended because the other one cannot start.
     if is_kept {
         let status = ask_status(&paths.vswitch_socket(), FORWARDING_TIME);
@@ -97,8 +100,8 @@ fn supervise(paths: &Paths, arguments: &UpArguments) -> Result<bool, CliError> {
 
 struct Supervisor {
     paths: Paths,
-    /// The forwarding plane and the control plane.
-    planes: [Plane; 2],
+    /// The forwarding plane, the control plane and the services process.
+    planes: [Plane; 3],
     /// Both have run, or guests may already depend on the one that does.
     is_settled: bool,
     told: Option<SupervisorState>,
@@ -135,7 +138,7 @@ impl Supervisor {
     /// with an empty one, for example because a disk is not mounted, it would make the forwarding plane end everything
     /// that runs.
     fn settle(&mut self, has_state: bool) {
-        let [_, control] = &mut self.planes;
+        let [_, control, _] = &mut self.planes;
         if has_state {
             control.add_argument("--has-state");
         }
@@ -147,6 +150,7 @@ impl Supervisor {
         for plane in &mut self.planes {
             if let PlaneStep::CannotStart(reason) = plane.keep_running()
                 && !self.is_settled
+                && plane.is_essential()
             {
                 return Err(CliError::Usage(format!("the {} cannot start: {reason}", plane.name())));
             }
@@ -155,11 +159,12 @@ impl Supervisor {
     }
 
     fn tell_state(&mut self) {
-        let [forwarding, control] = &self.planes;
+        let [forwarding, control, services] = &self.planes;
         let state = SupervisorState {
             process_id: std::process::id(),
             forwarding: forwarding.state(),
             control: control.state(),
+            services: services.state(),
         };
         // This is checked many times a second, and a file is written only for a change.
         if self.told.as_ref() != Some(&state) {
@@ -169,7 +174,7 @@ impl Supervisor {
     }
 
     fn end(&mut self) {
-        // The control plane first, so that it does not lose the other.
+        // In reverse, so that none loses one that it depends on.
         for plane in self.planes.iter_mut().rev() {
             plane.end();
         }

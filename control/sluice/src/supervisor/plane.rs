@@ -1,4 +1,4 @@
-//! Keeps one plane running.
+//! Keeps one plane, or the services process, running.
 
 use super::EXIT_CANNOT_START;
 use super::process::{Ended, PlaneProcess, Program};
@@ -60,12 +60,21 @@ impl Plane {
     }
 
     pub(super) fn name(&self) -> &'static str {
-        if self.verb == "vswitch" { "forwarding plane" } else { "control plane" }
+        match self.verb {
+            "vswitch" => "forwarding plane",
+            "control" => "control plane",
+            _ => "services process",
+        }
+    }
+
+    /// Whether Sluice is of no use without it.
+    pub(super) fn is_essential(&self) -> bool {
+        self.verb != "services"
     }
 
     /// Looks for a process of this plane that an earlier supervisor left. It is kept if it `may_stay` and is what would
     /// be started now; otherwise it is ended, so that none runs twice. Returns whether it is kept.
-    pub(super) fn take_over(&mut self, socket: &Path, known: Option<u32>, may_stay: bool) -> bool {
+    pub(super) fn take_over(&mut self, socket: Option<&Path>, known: Option<u32>, may_stay: bool) -> bool {
         let Some(left) = PlaneProcess::left(socket, known, &self.arguments) else { return false };
         let process = left.id();
         if may_stay && left.is_started_as(&self.arguments) {

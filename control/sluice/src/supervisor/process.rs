@@ -1,9 +1,10 @@
 //! A plane's process: started here, or left by an earlier supervisor.
 
-use control::os::unix_socket;
+use control::os::{privileges, unix_socket};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt::socket_peercred;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::thread::CapabilitySet;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs;
@@ -15,6 +16,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 use std::time::Duration;
+use vswitch_core::config::services::PROCESS_USER;
 
 const OWN_PROGRAM: &str = "/proc/self/exe";
 /// The environment variables that a plane gets: whether to print where a panic came from. Everything else is in its
@@ -88,12 +90,14 @@ pub(super) enum PlaneProcess {
 impl PlaneProcess {
     /// The process that an earlier supervisor started with `arguments` or similar ones: it listens at the plane's
     /// socket, or has the number `known`, and its command line is that of the plane with the same folders.
-    pub(super) fn left(socket: &Path, known: Option<u32>, arguments: &[OsString]) -> Option<Self> {
+    pub(super) fn left(socket: Option<&Path>, known: Option<u32>, arguments: &[OsString]) -> Option<Self> {
         let known = known.and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-        [listener(socket), known].into_iter().flatten().find_map(|pid| {
+        [socket.and_then(listener), known].into_iter().flatten().find_map(|pid| {
             // Open the handle first: until it reports the end, the number refers to this process.
             let handle = pidfd_open(pid, PidfdFlags::empty()).ok()?;
-            let is_own = fs::metadata(format!("/proc/{pid}")).ok()?.uid() == rustix::process::geteuid().as_raw();
+            let user = fs::metadata(format!("/proc/{pid}")).ok()?.uid();
+            // The services process of root has a user of its own.
+            let is_own = user == rustix::process::geteuid().as_raw() || user == PROCESS_USER;
             let found = Self::Left { pid, handle };
             let is_plane = is_own && is_same_plane(&command_line(pid)?, arguments);
             // The end is checked last: until here the number, and so the command line, may have been another
@@ -147,11 +151,11 @@ impl PlaneProcess {
 
     /// A process that is already gone needs no signal.
     fn signal(&self, signal: Signal) {
-        let _ = match self {
+        let _ = privileges::with_capability(CapabilitySet::KILL, || match self {
             // The number of a child cannot be reused before it was waited for.
             Self::Child(child) => rustix::process::kill_process(Pid::from_child(child), signal),
             Self::Left { handle, .. } => pidfd_send_signal(handle, signal),
-        };
+        });
     }
 }
 

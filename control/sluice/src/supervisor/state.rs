@@ -9,7 +9,7 @@ use std::path::Path;
 /// The longest such file, bytes.
 const BYTES_MAX: u64 = 64 << 10;
 
-/// Both planes as processes.
+/// Both planes and the services process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SupervisorState {
     /// The supervisor's process.
@@ -18,6 +18,9 @@ pub(crate) struct SupervisorState {
     pub(crate) forwarding: PlaneState,
     /// The control plane.
     pub(crate) control: PlaneState,
+    /// The services process. A supervisor of an older version had none.
+    #[serde(default)]
+    pub(crate) services: PlaneState,
 }
 
 /// A plane as a process.

@@ -5,7 +5,7 @@ use crate::ecs::dialect::call::{Context, Plan, members};
 use crate::ecs::dialect::hex;
 use crate::ecs::dialect::paging::page;
 use crate::error::{ApiError, ErrorKind, INTERNAL_ERROR};
-use crate::model::{Metadata, timestamp};
+use crate::model::{Metadata, Model, timestamp};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use md5::{Digest, Md5};
@@ -39,6 +39,13 @@ fn fingerprint(body: &str) -> Option<String> {
 pub(in crate::ecs) fn find(context: &Context<'_>, name: &str) -> Option<String> {
     let mut own = context.scope.records(KIND).filter(|(_, _, noted)| noted.attribute(NAME) == name);
     own.next().map(|(id, ..)| id.to_owned())
+}
+
+/// The public key of an account's key pair with a name.
+pub(in crate::ecs) fn public_key(model: &Model, owner: &str, name: &str) -> Option<String> {
+    let pairs = model.records.iter().filter(|(_, record)| record.kind == KIND).map(|(id, _)| model.label(id));
+    let mut named = pairs.filter(|label| label.owner == owner && label.attribute(NAME) == name);
+    named.next().map(|label| label.attribute(BODY).to_owned())
 }
 
 /// Refuses a name of which the caller has no key pair.

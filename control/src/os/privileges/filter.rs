@@ -11,6 +11,7 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
 };
 use std::collections::BTreeMap;
+use vswitch_core::config::services::PROCESS_USER;
 
 /// For files, memory, threads, time, sockets and signals.
 const ALLOWED: &[c_long] = &[
@@ -278,11 +279,21 @@ const FORBIDDEN: &[c_long] = &[
     libc::SYS_setgid,
     libc::SYS_setreuid,
     libc::SYS_setregid,
-    libc::SYS_setresuid,
-    libc::SYS_setresgid,
-    libc::SYS_setgroups,
     libc::SYS_setfsuid,
     libc::SYS_setfsgid,
+];
+
+/// For entering the folder of the sockets, which the services process does before its own filter.
+const FOLDERS: &[c_long] = &[libc::SYS_chdir];
+
+/// For becoming another user. The supervisor's filter allows it because the services process inherits that, and does so.
+const OTHER_USER: &[c_long] = &[libc::SYS_setresuid, libc::SYS_setresgid, libc::SYS_setgroups];
+
+/// An argument of each of these by its place, and what it may be: nobody's user and group, and no other groups.
+const OTHER_USER_ARGUMENTS: &[(c_long, u8, &[i32])] = &[
+    (libc::SYS_setresuid, 0, &[PROCESS_USER as i32]),
+    (libc::SYS_setresgid, 0, &[PROCESS_USER as i32]),
+    (libc::SYS_setgroups, 0, &[0]),
 ];
 
 #[cfg(target_arch = "x86_64")]
@@ -299,6 +310,8 @@ const FORBIDDEN_OLD: &[c_long] = &[];
 
 /// Families of sockets that the control plane makes.
 const FAMILIES: &[i32] = &[AF_UNIX, AF_INET, AF_INET6, AF_NETLINK];
+/// Families of sockets that the services process makes: of the planes, and for asking name servers.
+const FAMILIES_SERVICES: &[i32] = &[AF_UNIX, AF_INET, AF_INET6];
 /// Families of sockets that the forwarding plane makes.
 const FAMILIES_FORWARDING: &[i32] = &[AF_UNIX, AF_INET, AF_INET6, AF_NETLINK, AF_PACKET, AF_XDP];
 
@@ -331,9 +344,9 @@ fn listed<'a>(lists: impl IntoIterator<Item = &'a [c_long]>) -> SyscallRules {
 fn allowed(role: Role) -> SyscallRules {
     let own: &[&[c_long]] = match role {
         // A filter also applies to the programs that a process starts.
-        Role::Supervisor => &[PROGRAMS, PROGRAMS_OLD, FORWARDING],
+        Role::Supervisor => &[PROGRAMS, PROGRAMS_OLD, FORWARDING, OTHER_USER, FOLDERS],
         Role::Forwarding => &[FORWARDING],
-        Role::Control => &[],
+        Role::Control | Role::Services => &[],
     };
     listed([ALLOWED, ALLOWED_OLD].into_iter().chain(own.iter().copied()))
 }
@@ -341,17 +354,24 @@ fn allowed(role: Role) -> SyscallRules {
 fn forbidden(role: Role) -> Result<SyscallRules, seccompiler::Error> {
     let own: &[&[c_long]] = match role {
         Role::Supervisor => &[],
-        Role::Forwarding => &[PROGRAMS, PROGRAMS_OLD],
-        Role::Control => &[PROGRAMS, PROGRAMS_OLD, FORWARDING],
+        Role::Forwarding => &[PROGRAMS, PROGRAMS_OLD, OTHER_USER],
+        Role::Control | Role::Services => &[PROGRAMS, PROGRAMS_OLD, FORWARDING, OTHER_USER],
     };
     let mut rules = listed([FORBIDDEN, FORBIDDEN_OLD].into_iter().chain(own.iter().copied()));
-    let families = if role == Role::Control { FAMILIES } else { FAMILIES_FORWARDING };
+    let families = match role {
+        Role::Supervisor | Role::Forwarding => FAMILIES_FORWARDING,
+        Role::Control => FAMILIES,
+        Role::Services => FAMILIES_SERVICES,
+    };
+    let arguments: &[&[(c_long, u8, &[i32])]] = match role {
+        Role::Supervisor => &[FORWARDING_ARGUMENTS, OTHER_USER_ARGUMENTS],
+        Role::Forwarding => &[FORWARDING_ARGUMENTS],
+        Role::Control | Role::Services => &[],
+    };
     rules.insert(libc::SYS_socket, vec![none_of(0, families)?]);
     rules.insert(libc::SYS_socketpair, vec![none_of(0, &[AF_UNIX])?]);
-    if role != Role::Control {
-        for (call, argument, values) in FORWARDING_ARGUMENTS {
-            rules.insert(*call, vec![none_of(*argument, values)?]);
-        }
+    for (call, argument, values) in arguments.iter().copied().flatten() {
+        rules.insert(*call, vec![none_of(*argument, values)?]);
     }
     let namespaces = [
         libc::CLONE_NEWNS,
@@ -389,7 +409,7 @@ mod tests {
 
     #[test]
     fn no_call_is_both_allowed_and_forbidden() {
-        for role in [Role::Supervisor, Role::Forwarding, Role::Control] {
+        for role in [Role::Supervisor, Role::Forwarding, Role::Control, Role::Services] {
             let (allowed, forbidden) = (allowed(role), forbidden(role).unwrap());
             for (call, rules) in forbidden {
                 // A call that ends the process for some arguments is allowed for others.
@@ -401,7 +421,7 @@ mod tests {
     #[test]
     fn what_a_plane_may_call_its_supervisor_may() {
         let supervisor = (allowed(Role::Supervisor), forbidden(Role::Supervisor).unwrap());
-        for role in [Role::Forwarding, Role::Control] {
+        for role in [Role::Forwarding, Role::Control, Role::Services] {
             for call in allowed(role).keys() {
                 assert!(supervisor.0.contains_key(call), "{role:?}: call {call}");
                 assert!(supervisor.1.get(call).is_none_or(|rules| !rules.is_empty()), "{role:?}: call {call}");

@@ -9,7 +9,7 @@ mod process;
 pub use filter::install as install_filter;
 pub use process::Privileges;
 
-use rustix::fs::Mode;
+use rustix::fs::{Gid, Mode, Uid};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 /// The processes.
@@ -21,6 +21,8 @@ pub enum Role {
     Forwarding,
     /// `sluice control`.
     Control,
+    /// `sluice services`.
+    Services,
 }
 
 /// For making devices, namespaces and raw sockets, for sharing memory with the kernel, and for giving a socket to the
@@ -32,6 +34,9 @@ const FORWARDING: CapabilitySet = CapabilitySet::NET_ADMIN
     .union(CapabilitySet::IPC_LOCK)
     .union(CapabilitySet::CHOWN);
 
+/// For becoming another user.
+const OTHER_USER: CapabilitySet = CapabilitySet::SETUID.union(CapabilitySet::SETGID);
+
 impl Role {
     /// The subcommand that runs the process.
     pub const fn verb(self) -> &'static str {
@@ -39,17 +44,23 @@ impl Role {
             Self::Supervisor => "up",
             Self::Forwarding => "vswitch",
             Self::Control => "control",
+            Self::Services => "services",
         }
     }
 
     /// What the process holds, and may pass on, while it starts.
     const fn at_start(self) -> CapabilitySet {
         match self {
-            // `SETPCAP` allows each plane to reduce its own bounding set.
-            Self::Supervisor => FORWARDING.union(CapabilitySet::NET_BIND_SERVICE).union(CapabilitySet::SETPCAP),
+            // `SETPCAP` allows each process to reduce its own bounding set, `KILL` to end one that has another user.
+            Self::Supervisor => FORWARDING
+                .union(CapabilitySet::NET_BIND_SERVICE)
+                .union(CapabilitySet::SETPCAP)
+                .union(CapabilitySet::KILL)
+                .union(OTHER_USER),
             Self::Forwarding => FORWARDING,
             // The HTTP interface may listen on a port below 1024.
             Self::Control => CapabilitySet::NET_BIND_SERVICE,
+            Self::Services => OTHER_USER,
         }
     }
 
@@ -57,7 +68,7 @@ impl Role {
     const fn permitted(self) -> CapabilitySet {
         match self {
             Self::Supervisor | Self::Forwarding => self.at_start(),
-            Self::Control => CapabilitySet::empty(),
+            Self::Control | Self::Services => CapabilitySet::empty(),
         }
     }
 
@@ -65,7 +76,7 @@ impl Role {
     const fn effective(self) -> CapabilitySet {
         match self {
             Self::Forwarding => FORWARDING,
-            Self::Supervisor | Self::Control => CapabilitySet::empty(),
+            Self::Supervisor | Self::Control | Self::Services => CapabilitySet::empty(),
         }
     }
 
@@ -85,6 +96,32 @@ pub fn restrict(role: Role) {
     tell("cannot clear its ambient capabilities", rustix::thread::clear_ambient_capability_set());
     tell("cannot reduce its bounding set of capabilities", bound(role.bounding()));
     tell("cannot drop capabilities", keep(role.at_start(), role.at_start()));
+}
+
+/// Becomes the user and the group with this number for good, without further groups. Does nothing where the process is not
+/// root's. Threads that already run keep their user.
+///
+/// # Errors
+/// The kernel's.
+pub fn become_user(number: u32) -> rustix::io::Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let (user, group) = (Uid::from_raw(number), Gid::from_raw(number));
+    rustix::thread::set_thread_groups(&[])?;
+    rustix::thread::set_thread_res_gid(group, group, group)?;
+    rustix::thread::set_thread_res_uid(user, user, user)
+}
+
+/// Does something with a capability that this process may have and does not use otherwise.
+pub fn with_capability<R>(capability: CapabilitySet, what: impl FnOnce() -> R) -> R {
+    let Ok(held) = rustix::thread::capabilities(None) else { return what() };
+    let raised = CapabilitySets { effective: held.effective | (capability & held.permitted), ..held };
+    // If the kernel refuses, what is done fails, which is for the caller to see.
+    let _ = rustix::thread::set_capabilities(None, raised);
+    let result = what();
+    tell("cannot lower its capabilities", rustix::thread::set_capabilities(None, held));
+    result
 }
 
 /// Drops what `role` needed only to start, and ends the process at the first system call that `role` never makes. From

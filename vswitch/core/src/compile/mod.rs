@@ -327,6 +327,7 @@ impl Compiler {
         let Some((eni, index)) = change.desired.enis.get(id).zip(self.by_id.get(id).copied()) else { return };
         let Some(vswitch) = change.desired.vswitches.get(&eni.vswitch) else { return };
         let Some(state) = self.vpcs.get(&vswitch.vpc) else { return };
+        let guest = Arc::new(guest_facts(eni, &vswitch.vpc));
         let (vpc, vswitch) = (state.place, state.vswitch_place(&eni.vswitch));
         let before = change.enis.get(id).copied().flatten();
         // The same guest interface as before: its sessions continue (§4.4: detaching ends them).
@@ -340,7 +341,7 @@ impl Compiler {
         let kept_revision = kept.filter(|(before, (.., was))| is_judged_alike(before, *was));
         let entry = EniEntry {
             id: self.names[index.0 as usize].clone().unwrap_or_default(),
-            guest: Arc::new(guest_facts(eni)),
+            guest,
             epoch: epoch.unwrap_or_else(|| self.next_scope()),
             revision: kept_revision.map_or(revision, |(_, (_, revision, _))| revision),
             vpc,
@@ -412,13 +413,13 @@ impl Compiler {
     }
 }
 
-fn guest_facts(eni: &DesiredEni) -> GuestFacts {
+fn guest_facts(eni: &DesiredEni, vpc: &VpcId) -> GuestFacts {
     let ipv6_prefix = eni.addresses.iter().find_map(|address| match address {
         IpNet::V6(net) if net.prefix_len() < 128 => Some(*net),
         _ => None,
     });
     let is_configured = matches!(&eni.port, Some(DesiredPort::Tap(tap)) if tap.configure);
-    GuestFacts { hostname: eni.hostname.clone(), ipv6_prefix, is_configured }
+    GuestFacts { vpc: vpc.clone(), hostname: eni.hostname.clone(), ipv6_prefix, is_configured }
 }
 
 /// A change, as seen from the state after it.

@@ -4,7 +4,7 @@
 use crate::acl::Acl;
 use crate::config::desired::{Direction, Settings};
 use crate::config::dhcp::DhcpOptionsSet;
-use crate::config::ids::{EniEpoch, EniId, EniIndex, MacAddress};
+use crate::config::ids::{EniEpoch, EniId, EniIndex, MacAddress, VpcId};
 use crate::config::packed_timeouts::PackedTimeouts;
 use crate::config::rate_limits::RateLimits;
 use crate::packet::headers::{Addresses, Tuple};
@@ -98,6 +98,8 @@ pub(crate) struct AclEntry {
 /// What an ENI's guest is told, and no packet is evaluated by.
 #[derive(Debug, Default)]
 pub(crate) struct GuestFacts {
+    /// The VPC.
+    pub(crate) vpc: VpcId,
     pub(crate) hostname: Option<String>,
     /// The first IPv6 prefix that is delegated to it.
     pub(crate) ipv6_prefix: Option<Ipv6Net>,

@@ -1,6 +1,7 @@
 //! What the guests of a VPC are told about their network by DHCP (RFC 2131, RFC 8415) and router advertisements
 //! (RFC 4861), beside what follows from their ENI and subnet.
 
+use crate::config::services::{NAME_SERVERS_V4, NAME_SERVERS_V6};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -38,9 +39,13 @@ pub struct DhcpOptionsSet {
 }
 
 impl DhcpOptionsSet {
-    /// The cloud's name servers.
-    pub const NAME_SERVERS: [IpAddr; 2] =
-        [IpAddr::V4(Ipv4Addr::new(100, 100, 2, 136)), IpAddr::V4(Ipv4Addr::new(100, 100, 2, 138))];
+    /// The name servers of the switch: at the cloud's addresses, and at addresses for guests with IPv6 alone.
+    pub const NAME_SERVERS: [IpAddr; 4] = [
+        IpAddr::V4(NAME_SERVERS_V4[0]),
+        IpAddr::V4(NAME_SERVERS_V4[1]),
+        IpAddr::V6(NAME_SERVERS_V6[0]),
+        IpAddr::V6(NAME_SERVERS_V6[1]),
+    ];
     /// The default lease: a day.
     pub const LEASE_S: u32 = 86_400;
 

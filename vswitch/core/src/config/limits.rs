@@ -81,6 +81,13 @@ pub const SERVICE_REQUESTS_ALL_PER_S: u32 = 2000;
 pub const SERVICE_REQUESTS_MAX: usize = 64;
 /// The longest frame with such a message, bytes: what Ethernet carries in one piece.
 pub const SERVICE_FRAME_BYTES_MAX: usize = ETHERNET_HEADER_BYTES + 1500;
+/// Packets of one ENI that go to the services process per second, and in one burst after an idle second. A guest that
+/// reads all its metadata at boot sends a few hundred.
+pub const SERVICE_PACKETS_PER_S: u32 = 2000;
+/// Such packets of all ENIs together per second.
+pub const SERVICE_PACKETS_ALL_PER_S: u32 = 50_000;
+/// Such packets that wait for the services process.
+pub const SERVICE_PACKETS_MAX: usize = 256;
 /// Buckets of the session table that one query examines per turn: the packet path waits meanwhile.
 pub const LISTED_PLACES_PER_TURN: usize = 1024;
 /// Sessions that one query reports per turn: the packet path waits meanwhile.

@@ -12,5 +12,6 @@ pub mod protocol;
 pub mod rate_limits;
 pub mod refusal;
 mod rule;
+pub mod services;
 pub mod uplink;
 pub mod validate;

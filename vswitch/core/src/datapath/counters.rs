@@ -2,13 +2,13 @@
 
 use crate::config::desired::Direction;
 use crate::config::ids::EniEpoch;
-use crate::config::limits::{ANSWERS_PER_S, ICMP_ERRORS_PER_S, SERVICE_REQUESTS_PER_S};
+use crate::config::limits::{ANSWERS_PER_S, ICMP_ERRORS_PER_S, SERVICE_PACKETS_PER_S, SERVICE_REQUESTS_PER_S};
 use crate::config::protocol::DirectionStats;
 use crate::conntrack::quota::TokenBucket;
 use crate::hw::time::Tick;
 use crate::packet::offload::Wire;
 use crate::packet::policer::Policer;
-use crate::packet::verdict::{DropReason, Verdict};
+use crate::packet::verdict::{DropReason, ServedBy, Verdict};
 use core::cell::Cell;
 use core::hash::{BuildHasherDefault, Hasher};
 use hashbrown::HashMap;
@@ -39,8 +39,10 @@ pub(crate) struct EniCounters {
     pub(crate) related_errors: TokenBucket,
     /// The rate limit of the virtual router's answers.
     pub(crate) answers: TokenBucket,
-    /// How many requests for services it may make now.
+    /// How many requests to the service thread it may make now.
     pub(crate) services: TokenBucket,
+    /// How many packets to the services process it may send now.
+    pub(crate) service_packets: TokenBucket,
     /// The rate limits of what it sends and of what it gets.
     pub(crate) egress_rate: Policer,
     pub(crate) ingress_rate: Policer,
@@ -58,7 +60,7 @@ impl DirectionCounters {
             Verdict::Drop(reason) => self.drops[reason as usize] += u64::from(wire.packets),
             Verdict::Answer => self.answered += 1,
             // It is counted once it is released, answered or dropped.
-            Verdict::Wait | Verdict::Serve => {}
+            Verdict::Wait | Verdict::Serve(_) => {}
             Verdict::Forward(_) | Verdict::Deliver => {
                 self.packets += u64::from(wire.packets);
                 self.bytes += wire.bytes;
@@ -66,7 +68,7 @@ impl DirectionCounters {
         }
     }
 
-    /// Counts a packet to which a service of the switch replied.
+    /// Counts a packet that a service of the switch took, or replied to.
     pub(crate) fn count_answered(&mut self) {
         self.answered += 1;
     }
@@ -100,6 +102,7 @@ impl EniCounters {
             related_errors: TokenBucket::full(ICMP_ERRORS_PER_S),
             answers: TokenBucket::full(ANSWERS_PER_S),
             services: TokenBucket::full(SERVICE_REQUESTS_PER_S),
+            service_packets: TokenBucket::full(SERVICE_PACKETS_PER_S),
             egress_rate: Policer::FULL,
             ingress_rate: Policer::FULL,
             egress: DirectionCounters::ZERO,
@@ -112,7 +115,10 @@ impl EniCounters {
     pub(crate) fn limit_answers(&mut self, verdict: Verdict, now: Tick) -> Verdict {
         match verdict {
             Verdict::Answer if !self.answers.take(ANSWERS_PER_S, now) => Verdict::Drop(DropReason::AnswerRate),
-            Verdict::Serve if !self.services.take(SERVICE_REQUESTS_PER_S, now) => {
+            Verdict::Serve(ServedBy::Thread) if !self.services.take(SERVICE_REQUESTS_PER_S, now) => {
+                Verdict::Drop(DropReason::ServiceRate)
+            }
+            Verdict::Serve(ServedBy::Process) if !self.service_packets.take(SERVICE_PACKETS_PER_S, now) => {
                 Verdict::Drop(DropReason::ServiceRate)
             }
             _ => verdict,

@@ -15,7 +15,7 @@ use crate::conntrack::tables::{ConnectionTables, FoundSession};
 use crate::datapath::anti_spoof::owns_source;
 use crate::hw::time::Tick;
 use crate::packet::headers::fast_parse::Plain;
-use crate::packet::headers::{Addresses, Headers, METADATA_SERVICE, Segment, protocol, tcp_flags};
+use crate::packet::headers::{Addresses, Headers, Segment, is_to_metadata, protocol, tcp_flags};
 use crate::packet::offload::Offload;
 use crate::packet::verdict::{Decision, Stage};
 use crate::packet::{Marker, Packet};
@@ -111,13 +111,13 @@ pub(super) fn receiver(
 ) -> Option<(EniIndex, AddressEntry)> {
     // A group address never is the router's, even if the VPC's hardware address were misconfigured as one.
     let is_to_router = to == sender.network.gateway_mac.0 && to[0] & 1 == 0;
-    let is_to_metadata = matches!(addresses, Addresses::V4 { destination: METADATA_SERVICE, .. });
     let is_from_sender = from == sender.eni.mac.0 && owns_source(sender, addresses);
-    if !is_on(sender.snapshot.settings()) || !is_to_router || is_to_metadata || !is_from_sender {
+    if !is_on(sender.snapshot.settings()) || !is_to_router || is_to_metadata(addresses) || !is_from_sender {
         return None;
     }
     let entry = sender.network.destination(addresses);
     match entry.route() {
+        // An address of a service that an ENI has is that ENI's; the services of the switch have none of these.
         AddressRoute::Owner(receiver) if receiver != sender.index => Some((receiver, entry)),
         AddressRoute::Owner(_)
         | AddressRoute::Nowhere

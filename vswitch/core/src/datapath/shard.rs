@@ -11,9 +11,11 @@ use crate::datapath::counters::{CounterPlaces, EniCounters};
 use crate::datapath::packet_context::PacketContext;
 use crate::datapath::path_cache::PathCache;
 use crate::datapath::stage_timing::Stopwatch;
-use crate::hw::time::Tick;
-use crate::packet::verdict::DropReason;
+use crate::hw::time::{Tick, Time};
+use crate::packet::Packet;
+use crate::packet::verdict::{DropReason, Verdict};
 use crate::policy::eni_context::EniContext;
+use crate::router;
 use alloc::vec::Vec;
 
 /// What one worker alone owns: the sessions and counters of its ENIs.
@@ -72,7 +74,20 @@ impl Shard {
         }
     }
 
-    /// Counts a packet that `eni` sent and a service of the switch replied to.
+    /// Turns a packet that was to be served into what its guest is told where the service is away, and counts it.
+    pub fn refuse_served(&mut self, snapshot: &Snapshot, eni: EniIndex, packet: &mut Packet, now: Time) {
+        packet.verdict = match self.context_of(snapshot, eni, Direction::Egress) {
+            Some(context) => {
+                let verdict = router::refuse_served(&context, packet);
+                let verdict = self.counters[context.counters_index()].limit_answers(verdict, now.tick());
+                self.counters[context.counters_index()].egress.count(verdict, packet.wire());
+                verdict
+            }
+            None => Verdict::Drop(DropReason::EniGone),
+        };
+    }
+
+    /// Counts a packet that `eni` sent and a service of the switch took, or replied to.
     pub fn count_served(&mut self, eni: EniIndex) {
         if let Some(counters) = self.counters.get_mut(eni.0 as usize) {
             counters.egress.count_answered();

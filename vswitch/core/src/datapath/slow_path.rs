@@ -200,7 +200,8 @@ pub(super) fn egress_checks(context: &EniContext<'_>, packet: &mut Packet) -> (V
     }
     let place = context.network.destination(packet.headers.tuple.addresses);
     if let Some(verdict) = router::answer(context, packet, place.route()) {
-        packet.decision = context.exempt(&packet.headers, packet.marker);
+        // A service may have had a decision made.
+        packet.decision = packet.decision.or_else(|| context.exempt(&packet.headers, packet.marker));
         return (verdict, place);
     }
     let verdict = match next_eni(context, place.route()) {

@@ -14,8 +14,9 @@ use crate::datapath::slow_path::next_eni;
 use crate::hw::time::Time;
 use crate::packet::Marker;
 use crate::packet::headers::{Addresses, Headers, Network, Tuple, protocol, tcp_flags};
-use crate::packet::verdict::{Decision, DropReason, Stage, Verdict};
+use crate::packet::verdict::{Decision, DropReason, ServedBy, Stage, Verdict};
 use crate::policy::eni_context::EniContext;
+use crate::router::services;
 use crate::tables::route::{AddressRoute, is_group_destination};
 
 impl Shard {
@@ -44,6 +45,9 @@ impl Shard {
         };
         if let Some(verdict) = settled {
             return Ok((None, verdict));
+        }
+        if let Some((decision, verdict)) = served(&context, &headers) {
+            return Ok((decision.map(|decision| report(&context, direction, decision)), verdict));
         }
         // A described packet has no frame, and as the first of a connection it quotes nothing.
         let lookup = context.lookup(&self.sessions, &headers, &[]);
@@ -120,19 +124,37 @@ fn settled_before_decision(context: &EniContext<'_>, headers: &Headers) -> Optio
         return Some(Verdict::Drop(reason));
     }
     if headers.is_dhcp_request() {
-        return Some(Verdict::Serve);
+        return Some(Verdict::Serve(ServedBy::Thread));
     }
     if is_group_destination(addresses) {
         return Some(Verdict::Drop(DropReason::Multicast));
     }
     let is_ping = matches!(headers.icmp_type, 8 | 128);
     let route = context.network.route(addresses);
+    if services::at_destination(headers, route).is_some() {
+        return None;
+    }
     match route {
         AddressRoute::Gateway if is_ping => Some(Verdict::Answer),
         AddressRoute::Gateway => Some(Verdict::Drop(DropReason::GatewayUnserved)),
         _ if next_eni(context, route).is_none() => Some(Verdict::Drop(DropReason::NoRoute)),
         _ => None,
     }
+}
+
+/// What becomes of a packet to a service of the switch; `None` if it goes to none.
+fn served(context: &EniContext<'_>, headers: &Headers) -> Option<(Option<Decision>, Verdict)> {
+    let route = context.network.route(headers.tuple.addresses);
+    let address = services::at_destination(headers, route).filter(|_| context.direction == Direction::Egress)?;
+    let decision = services::decide(context, headers, address);
+    let verdict = match decision {
+        Some(decision) if !decision.accepts() => decision.refusal(),
+        _ if services::is_served(headers, address) => Verdict::Serve(ServedBy::Process),
+        Some(_) if matches!(headers.icmp_type, 8 | 128) => Verdict::Answer,
+        Some(_) => Verdict::Drop(DropReason::GatewayUnserved),
+        None => Verdict::Drop(DropReason::NoRoute),
+    };
+    Some((decision, verdict))
 }
 
 /// The headers of the first packet of the described connection: a SYN, or an echo request.

@@ -2,13 +2,17 @@
 
 use crate::compile::snapshot::Snapshot;
 use crate::config::dhcp::DhcpOptionsSet;
-use crate::config::ids::{EniIndex, MacAddress};
+use crate::config::ids::{EniId, EniIndex, MacAddress, VpcId};
 use core::net::{Ipv4Addr, Ipv6Addr};
 use ipnet::{Ipv4Net, Ipv6Net};
 
 /// The network as the guest of one ENI is to know it.
 #[derive(Clone, Copy, Debug)]
 pub struct GuestNetwork<'a> {
+    /// The VPC of the ENI.
+    pub vpc: &'a VpcId,
+    /// The ENI.
+    pub eni: &'a EniId,
     /// The hardware address of the ENI.
     pub mac: MacAddress,
     /// The hardware address of the virtual router.
@@ -42,6 +46,8 @@ impl Snapshot {
         // Both are needed: an address without its subnet's prefix length would be no network.
         let ipv4 = eni.ipv4.map(Ipv4Addr::from_bits).zip(vswitch.ipv4);
         Some(GuestNetwork {
+            vpc: &eni.guest.vpc,
+            eni: &eni.id,
             mac: eni.mac,
             gateway_mac: network.gateway_mac,
             ipv4: ipv4.and_then(|(address, block)| Ipv4Net::new(address, block.prefix_len()).ok()),

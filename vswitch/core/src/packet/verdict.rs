@@ -13,13 +13,22 @@ pub enum Verdict {
     Deliver,
     /// The virtual router overwrote it with its own reply: hand it back to the port it came from.
     Answer,
-    /// It asks for a service of the switch that takes more than the packet path has time for: hand it to the service thread,
-    /// which replies, and whose reply counts it.
-    Serve,
+    /// It asks for a service of the switch that takes more than the packet path has time for: hand it to whoever serves
+    /// that, who counts it.
+    Serve(ServedBy),
     /// It is a fragment that waits inside for the first of its packet; the shard keeps a copy of it.
     Wait,
     /// It is dropped.
     Drop(DropReason),
+}
+
+/// Who serves what the packet path leaves to others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServedBy {
+    /// The service thread of the forwarding plane: DHCP and router solicitations.
+    Thread,
+    /// The services process: metadata and name servers.
+    Process,
 }
 
 macro_rules! drop_reasons {
@@ -103,15 +112,17 @@ drop_reasons! {
     RateLimited = "rate-limited",
     /// It asks for a service, and its ENI or all ENIs together have used up their share for this second.
     ServiceRate = "service-rate",
-    /// It asks for a service, and as many requests as may wait for the service thread already do.
+    /// It asks for a service, and as many requests as may wait already do.
     ServiceFull = "service-full",
+    /// It was on its way to the services process when that ended.
+    ServiceAway = "service-away",
     /// Broadcast or multicast: a VPC does not deliver it (§3.4).
     Multicast = "multicast",
     /// No ENI and no route of the VPC covers the destination.
     NoRoute = "no-route",
     /// The TTL or hop limit expired between two subnets.
     TtlExpired = "ttl-expired",
-    /// Addressed to the virtual router itself, but nothing that it replies to.
+    /// Addressed to the virtual router itself or to a service of the switch, but nothing that these reply to.
     GatewayUnserved = "gateway-unserved",
     /// The virtual router would reply or report, but has used up this ENI's share for this second.
     AnswerRate = "answer-rate",

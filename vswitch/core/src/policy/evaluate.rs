@@ -397,7 +397,7 @@ fn as_the_first(first_decision: &FragmentDecision) -> Decision {
 }
 
 /// Fragments without ports match only rules that do not look at ports (§2).
-fn visible_to_rules(headers: &Headers) -> Tuple {
+pub(crate) fn visible_to_rules(headers: &Headers) -> Tuple {
     if headers.fragment == Fragment::Later { headers.tuple.without_ports() } else { headers.tuple }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::config::desired::{Direction, PmtudExempt, Policy};
 use crate::packet::Marker;
-use crate::packet::headers::{Addresses, Fragment, Headers, METADATA_SERVICE, Network, protocol};
+use crate::packet::headers::{Addresses, Fragment, Headers, Network, is_to_metadata, protocol};
 use crate::packet::verdict::{Decision, Stage};
 use crate::policy::eni_context::EniContext;
 use crate::tables::route::is_internet_destination;
@@ -24,7 +24,7 @@ impl EniContext<'_> {
             return accept(Stage::ExemptDhcp);
         }
         match self.direction {
-            Direction::Egress if is_metadata(headers.tuple.addresses) => accept(Stage::ExemptMetadata),
+            Direction::Egress if is_to_metadata(headers.tuple.addresses) => accept(Stage::ExemptMetadata),
             Direction::Egress if self.is_closed_mail(headers) => Some(Decision::by(Policy::Drop, Stage::PlatformSmtp)),
             Direction::Egress => None,
             Direction::Ingress
@@ -63,8 +63,4 @@ impl EniContext<'_> {
             // A VPC may use public blocks for its subnets, and mail inside a VPC stays open.
             && !self.network.route(tuple.addresses).is_inside()
     }
-}
-
-fn is_metadata(addresses: Addresses) -> bool {
-    matches!(addresses, Addresses::V4 { destination: METADATA_SERVICE, .. })
 }

@@ -3,7 +3,7 @@
 use super::reply::{NETWORK, set_ipv4_ttl, to_sender, write};
 use crate::packet::headers::{Addresses, Fragment, Headers, IcmpKind};
 use crate::packet::offload::{Offload, Segmentation};
-use crate::packet::verdict::Verdict;
+use crate::packet::verdict::{DropReason, Verdict};
 use crate::packet::{FrameBuffer, Packet, checksum};
 use crate::policy::eni_context::EniContext;
 use core::net::Ipv4Addr;
@@ -12,9 +12,24 @@ use etherparse::{Icmpv4Header, Icmpv4Type, Icmpv6Header, Icmpv6Type, IpNumber, I
 /// The time to live of what the router sends itself.
 pub(super) const HOP_LIMIT: u8 = 64;
 
+/// Whether a packet is an echo request that is answered.
+pub(super) fn is_ping(headers: &Headers) -> bool {
+    headers.icmp_kind() == Some(IcmpKind::Request)
+        && matches!(headers.icmp_type, 8 | 128)
+        && headers.fragment == Fragment::Whole
+}
+
+/// Settles an echo request.
+pub(super) fn answer_ping(context: &EniContext<'_>, packet: &mut Packet) -> Verdict {
+    match echo(&packet.headers, &mut packet.buffer) {
+        Some(()) => to_sender(context, packet.buffer.frame_mut()),
+        None => Verdict::Drop(DropReason::GatewayUnserved),
+    }
+}
+
 /// RFC 792, RFC 4443 §4.2: the reply is the request with its sides changed, one type number away, so its checksum
 /// follows from the request's.
-pub(super) fn echo(headers: &Headers, buffer: &mut FrameBuffer) -> Option<()> {
+fn echo(headers: &Headers, buffer: &mut FrameBuffer) -> Option<()> {
     let icmp_at = headers.transport_offset as usize;
     let frame = buffer.frame_mut();
     let reply_type: u8 = match headers.tuple.addresses {

@@ -9,12 +9,13 @@ pub(crate) mod icmp;
 pub(crate) mod mss;
 mod ndp;
 mod reply;
-mod services;
+pub(crate) mod services;
 pub(crate) mod ttl;
 pub(crate) mod unreachable;
 
+use crate::config::services::ServiceAddress;
 use crate::packet::Packet;
-use crate::packet::headers::{Addresses, Fragment, IcmpKind, Network};
+use crate::packet::headers::{Addresses, Network};
 use crate::packet::verdict::{DropReason, Verdict};
 use crate::policy::eni_context::EniContext;
 use crate::tables::route::{AddressRoute, is_group_destination};
@@ -50,20 +51,25 @@ fn answer_unusual(context: &EniContext<'_>, packet: &mut Packet, route: AddressR
     if to_group_mac || is_group_destination(headers.tuple.addresses) {
         return drop(DropReason::Multicast);
     }
+    if let Some(address) = services::at_destination(&headers, route) {
+        return Some(services::of_address(context, packet, address));
+    }
     if route != AddressRoute::Gateway && !is_for_link_local_router(context, headers.tuple.addresses) {
         return None;
     }
-    let is_ping = headers.icmp_kind() == Some(IcmpKind::Request)
-        && matches!(headers.icmp_type, 8 | 128)
-        && headers.fragment == Fragment::Whole;
-    if !is_ping {
-        let unserved = unreachable::unserved(context, packet);
-        return Some(unserved.unwrap_or(Verdict::Drop(DropReason::GatewayUnserved)));
+    if icmp::is_ping(&headers) {
+        return Some(icmp::answer_ping(context, packet));
     }
-    Some(match icmp::echo(&headers, &mut packet.buffer) {
-        Some(()) => reply::to_sender(context, packet.buffer.frame_mut()),
+    let unserved = unreachable::unserved(context, packet);
+    Some(unserved.unwrap_or(Verdict::Drop(DropReason::GatewayUnserved)))
+}
+
+/// Settles a packet that was to be served, but whose service is away.
+pub(crate) fn refuse_served(context: &EniContext<'_>, packet: &mut Packet) -> Verdict {
+    match ServiceAddress::of(packet.headers.tuple.addresses.destination()) {
+        Some(address) => services::refuse(context, packet, address),
         None => Verdict::Drop(DropReason::GatewayUnserved),
-    })
+    }
 }
 
 /// Whether a packet is for the address of the router that is good on the guest's link alone.

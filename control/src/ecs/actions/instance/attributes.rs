@@ -237,7 +237,7 @@ pub(in crate::ecs) fn listed_json(instance: &Instance, noted: &Metadata, cpus: u
 pub(in crate::ecs) const PUBLIC_ADDRESS: &str = "PublicIpAddress";
 
 /// A number that an instance finds in its firmware, derived from its identifier so that it never changes.
-fn serial_number(id: &str) -> String {
+pub(in crate::ecs) fn serial_number(id: &str) -> String {
     let digits = crate::ecs::dialect::hash(id.as_bytes());
     let parts = [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..32]];
     parts.join("-")

@@ -2,7 +2,8 @@
 //! other frame, and any malformed one, is left to [`parse`](crate::packet::headers::parse::parse).
 
 use crate::config::limits::{ETHERNET_HEADER_BYTES, FRAME_BYTES_MAX};
-use crate::packet::headers::{Addresses, Fragment, Headers, METADATA_SERVICE, Network, Part, Segment, Tuple, protocol};
+use crate::config::services::{METADATA_V4, METADATA_V6};
+use crate::packet::headers::{Addresses, Fragment, Headers, Network, Part, Segment, Tuple, protocol};
 
 const IPV4_BYTES: usize = 20;
 const IPV6_BYTES: usize = 40;
@@ -128,7 +129,7 @@ pub(crate) fn read(frame: &[u8], headers: &mut Headers) -> Option<()> {
             let plain = read_v4(frame)?;
             let [source, destination] = plain.addresses;
             // The metadata service is exempt from rules, which a plain packet is not.
-            if destination == METADATA_SERVICE {
+            if destination == METADATA_V4.to_bits() {
                 return None;
             }
             *headers = headers_of(&plain, Addresses::V4 { source, destination });
@@ -139,6 +140,9 @@ pub(crate) fn read(frame: &[u8], headers: &mut Headers) -> Option<()> {
         Family::V6 => {
             let plain = read_v6(frame)?;
             let [source, destination] = plain.addresses;
+            if destination == METADATA_V6.to_bits() {
+                return None;
+            }
             *headers = headers_of(&plain, Addresses::V6 { source, destination });
             headers.hop_limit = frame[21];
             headers.transport_offset = TRANSPORT_V6 as u32;

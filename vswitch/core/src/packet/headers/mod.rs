@@ -1,6 +1,7 @@
 //! What the headers of a packet say. `parse` reads any frame, `fast_parse` reads nearly all of them.
 
 use crate::config::limits::{ETHERNET_HEADER_BYTES, ICMP_ERROR_BYTES_MAX_V4, ICMP_ERROR_BYTES_MAX_V6};
+use crate::config::services::{METADATA_V4, METADATA_V6};
 use crate::packet::fragment_coverage::Part;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -364,8 +365,14 @@ impl Headers {
     }
 }
 
-/// The address of the metadata service, 100.100.100.200 (`semantics.md` §3.4).
-pub(crate) const METADATA_SERVICE: u32 = 0x6464_64c8;
+/// Whether the destination is the metadata service (`semantics.md` §3.4).
+#[inline]
+pub(crate) const fn is_to_metadata(addresses: Addresses) -> bool {
+    match addresses {
+        Addresses::V4 { destination, .. } => destination == METADATA_V4.to_bits(),
+        Addresses::V6 { destination, .. } => destination == METADATA_V6.to_bits(),
+    }
+}
 
 /// Bytes of an ICMP header, of either family.
 pub(crate) const ICMP_HEADER_BYTES: usize = 8;

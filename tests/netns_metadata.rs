@@ -1,0 +1,350 @@
+//! Metadata and name servers, as stock clients in namespaces reach them through a real Sluice.
+
+#![allow(clippy::unwrap_used)] // A test that cannot prepare its world has failed.
+
+use control::command::{Command as Change, EniCreate, InstanceCreate, LabelModify, PortKind};
+use harness::netns::{RunningSluice, cannot_run, eventually};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::process::Command;
+
+const METADATA: &str = "http://100.100.100.200";
+const METADATA_V6: &str = "http://[fd00:100::100:200]";
+
+/// Two VPCs in which guests have the same addresses.
+const LAB: &str = r#"
+    vpc = [
+        { id = "vpc-1", cidr = "10.0.0.0/16", ipv6_cidr = "2001:db8:1::/56" },
+        { id = "vpc-2", cidr = "10.0.0.0/16", ipv6_cidr = "2001:db8:1::/56" },
+    ]
+    vswitch = [
+        { id = "vsw-1", vpc = "vpc-1", cidr = "10.0.1.0/24", ipv6_cidr = "2001:db8:1:1::/64" },
+        { id = "vsw-2", vpc = "vpc-2", cidr = "10.0.1.0/24", ipv6_cidr = "2001:db8:1:1::/64" },
+    ]
+    group = [{ id = "sg-1", vpc = "vpc-1" }, { id = "sg-2", vpc = "vpc-2" }]
+    [[eni]]
+    id = "eni-a"
+    vswitch = "vsw-1"
+    ip = "10.0.1.10"
+    ipv6_addresses = ["2001:db8:1:1::10"]
+    groups = ["sg-1"]
+    namespace = "@-a"
+    [[eni]]
+    id = "eni-b"
+    vswitch = "vsw-1"
+    ip = "10.0.1.20"
+    ipv6_addresses = ["2001:db8:1:1::20"]
+    groups = ["sg-1"]
+    namespace = "@-b"
+    [[eni]]
+    id = "eni-c"
+    vswitch = "vsw-2"
+    ip = "10.0.1.10"
+    ipv6_addresses = ["2001:db8:1:1::10"]
+    groups = ["sg-2"]
+    namespace = "@-c"
+"#;
+
+struct MetadataLab {
+    running: RunningSluice,
+}
+
+impl MetadataLab {
+    /// A lab. None, and it says why, where a client is missing.
+    fn new(client: &str) -> Option<Self> {
+        if let Some(reason) = cannot_run() {
+            eprintln!("\n*** {reason}\n");
+            return None;
+        }
+        let known = Command::new("sh").args(["-c", &format!("command -v {client}")]).output().unwrap();
+        if !known.status.success() {
+            eprintln!("\n*** NOT RUN: {client} is missing; scripts/prerequisites clients installs it\n");
+            return None;
+        }
+        let running = RunningSluice::start(1);
+        running.apply(LAB);
+        let lab = Self { running };
+        for guest in ["a", "b", "c"] {
+            eventually("the services process is there", || lab.read(guest, &format!("{METADATA}/")).is_ok());
+        }
+        Some(lab)
+    }
+
+    /// What `curl` in a guest prints for these arguments; its exit status and what it says if it fails.
+    fn curl(&self, guest: &str, arguments: &[&str]) -> Result<String, String> {
+        let fixed = ["curl", "--silent", "--show-error", "--max-time", "20"];
+        let output = self.running.inside(guest, &[&fixed, arguments].concat());
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        match output.status.code() {
+            Some(0) => Ok(text(&output.stdout)),
+            other => Err(format!("{other:?} {}{}", text(&output.stdout), text(&output.stderr))),
+        }
+    }
+
+    fn read(&self, guest: &str, url: &str) -> Result<String, String> {
+        self.curl(guest, &["--fail", url])
+    }
+
+    fn status_of(&self, guest: &str, arguments: &[&str]) -> String {
+        self.curl(guest, &[&["--output", "/dev/null", "--write-out", "%{http_code}"], arguments].concat()).unwrap()
+    }
+}
+
+#[test]
+fn a_guest_reads_its_own_metadata_over_both_families() {
+    let Some(lab) = MetadataLab::new("curl") else { return };
+    for base in [METADATA, METADATA_V6] {
+        let read = |guest: &str, path: &str| lab.read(guest, &format!("{base}{path}"));
+        for (guest, eni, vpc) in [("a", "eni-a", "vpc-1"), ("b", "eni-b", "vpc-1"), ("c", "eni-c", "vpc-2")] {
+            assert_eq!(read(guest, "/latest/meta-data/instance-id").unwrap(), eni);
+            assert_eq!(read(guest, "/2016-01-01/meta-data/vpc-id").unwrap(), vpc);
+        }
+        assert_eq!(read("b", "/latest/meta-data/private-ipv4").unwrap(), "10.0.1.20");
+        let mac = read("a", "/latest/meta-data/mac").unwrap();
+        assert_eq!(read("a", "/latest/meta-data/network/interfaces/macs/").unwrap(), format!("{mac}/"));
+        let interface = format!("/latest/meta-data/network/interfaces/macs/{mac}");
+        assert_eq!(read("a", &format!("{interface}/private-ipv4s")).unwrap(), "[\"10.0.1.10\"]");
+        assert_eq!(read("a", &format!("{interface}/ipv6s")).unwrap(), "[2001:db8:1:1::10]");
+        assert_eq!(read("a", &format!("{interface}/gateway")).unwrap(), "10.0.1.253");
+        let document = read("a", "/latest/dynamic/instance-identity/document").unwrap();
+        let document: serde_json::Value = serde_json::from_str(&document).unwrap();
+        assert_eq!((&document["instance-id"], &document["private-ipv4"]), (&"eni-a".into(), &"10.0.1.10".into()));
+        let status_of = |path: &str| lab.status_of("a", &[&format!("{base}{path}")]);
+        for path in ["/latest/user-data", "/latest/meta-data/none", "/1999-01-01/", "/latest/api", "/favicon.ico"] {
+            assert_eq!(status_of(path), "404", "{path}");
+        }
+        assert_eq!(lab.status_of("a", &["-H", "X-Forwarded-For: 10.0.0.1", &format!("{base}/latest/")]), "403");
+        assert_eq!(lab.status_of("a", &["-X", "POST", &format!("{base}/latest/")]), "405");
+    }
+}
+
+#[test]
+fn a_token_is_good_for_the_eni_that_made_it() {
+    let Some(lab) = MetadataLab::new("curl") else { return };
+    let url = format!("{METADATA}/latest/api/token");
+    let put = |guest: &str, ttl_s: &str| {
+        let ttl = format!("X-aliyun-ecs-metadata-token-ttl-seconds: {ttl_s}");
+        lab.curl(guest, &["--fail", "-X", "PUT", "-H", &ttl, &url])
+    };
+    let token = put("a", "21600").unwrap();
+    let with_token = |guest: &str, token: &str| {
+        let field = format!("X-aliyun-ecs-metadata-token: {token}");
+        lab.status_of(guest, &["-H", &field, &format!("{METADATA}/latest/meta-data/instance-id")])
+    };
+    assert_eq!(with_token("a", &token), "200");
+    // Another guest of the VPC, and the one with the same address in another VPC.
+    assert_eq!(with_token("b", &token), "401");
+    assert_eq!(with_token("c", &token), "401");
+    assert_eq!(with_token("a", "none"), "401");
+    for ttl_s in ["0", "21601", "-1", "x"] {
+        assert!(put("a", ttl_s).unwrap_err().contains("400"), "{ttl_s}");
+    }
+    // No process remembers tokens.
+    for process in ["services", "control", "vswitch"] {
+        let before = lab.running.process(process);
+        lab.running.signal(process, rustix::process::Signal::KILL);
+        eventually("it is back", || {
+            std::fs::read(lab.running.folder().join("run/supervisor.json")).is_ok_and(|told| !told.is_empty())
+                && harness::netns::is_well(lab.running.folder())
+                && lab.running.process(process) != before
+        });
+        eventually("its token is good", || {
+            lab.read("a", &format!("{METADATA}/")).is_ok() && with_token("a", &token) == "200"
+        });
+    }
+}
+
+#[test]
+fn what_is_not_served_is_refused_at_once() {
+    let Some(lab) = MetadataLab::new("curl") else { return };
+    let refused = |url: &str| lab.read("a", url).unwrap_err();
+    // Status 7 of curl: failed to connect. Had nobody answered, it would be 28.
+    for url in [
+        "http://100.100.100.200:8080/",
+        "http://100.100.2.136/",
+        "http://169.254.169.254/latest/",
+        "http://[fd00:100::100:200]:81/",
+    ] {
+        assert!(refused(url).starts_with("Some(7)"), "{url}: {}", refused(url));
+    }
+    lab.running.signal("up", rustix::process::Signal::STOP);
+    lab.running.signal("services", rustix::process::Signal::KILL);
+    eventually("it is away", || {
+        lab.read("a", &format!("{METADATA}/")).is_err_and(|error| error.starts_with("Some(7)"))
+    });
+    lab.running.signal("up", rustix::process::Signal::CONT);
+    eventually("it is back", || lab.read("a", &format!("{METADATA}/latest/")).is_ok());
+}
+
+#[test]
+fn names_are_looked_up_over_both_families_and_transports() {
+    let Some(lab) = MetadataLab::new("dig") else { return };
+    let dig = |guest: &str, arguments: &str| {
+        let fixed = ["dig", "+short", "+time=5", "+tries=2"];
+        let output = lab.running.inside(guest, &[&fixed, arguments.split(' ').collect::<Vec<_>>().as_slice()].concat());
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    };
+    for server in ["100.100.2.136", "100.100.2.138", "fd00:100::100:136", "fd00:100::100:138"] {
+        for transport in ["+notcp", "+tcp"] {
+            let dig = |guest: &str, question: &str| dig(guest, &format!("@{server} {transport} {question}"));
+            assert_eq!(dig("a", "eni-b.vpc-1.sluice A"), "10.0.1.20", "{server} {transport}");
+            assert_eq!(dig("a", "eni-b.vpc-1.sluice AAAA"), "2001:db8:1:1::20");
+            assert_eq!(dig("b", "-x 10.0.1.10"), "eni-a.vpc-1.sluice.");
+            assert_eq!(dig("c", "-x 10.0.1.10"), "eni-c.vpc-2.sluice.");
+            assert_eq!(dig("c", "eni-a.vpc-1.sluice A"), "");
+        }
+    }
+    assert!(
+        lab.running
+            .inside("a", &["dig", "@100.100.2.136", "example.com"])
+            .stdout
+            .windows(7)
+            .any(|part| part == b"REFUSED")
+    );
+    // Rules apply to names, and not to metadata.
+    let denied = lab.running.sluice(&[
+        "rule",
+        "add",
+        "sg-1",
+        "egress",
+        "--policy",
+        "drop",
+        "--protocol",
+        "all",
+        "--peer",
+        "0.0.0.0/0",
+    ]);
+    assert!(denied.status.success(), "{}", String::from_utf8_lossy(&denied.stderr));
+    let output = lab.running.inside("a", &["dig", "+time=1", "+tries=1", "@100.100.2.136", "eni-b.vpc-1.sluice"]);
+    assert_eq!(output.status.code(), Some(9), "no reply");
+    assert_eq!(lab.read("a", &format!("{METADATA}/latest/meta-data/instance-id")).unwrap(), "eni-a");
+    assert!(lab.running.stats("eni-a").egress.drops["rule-drop"] > 0);
+}
+
+/// A client that opens connections and never ends its requests.
+const SLOW_CLIENT: &str = r#"
+import socket, sys
+held = []
+for number in range(256):
+    one = socket.socket()
+    one.settimeout(5)
+    try:
+        one.connect(("100.100.100.200", 80))
+        one.send(b"GET / HTTP/1.1\r\nX: ")
+        held.append(one)
+    except OSError:
+        one.close()
+print(len(held), flush=True)
+sys.stdin.read()
+"#;
+
+#[test]
+fn connections_of_one_guest_that_say_nothing_leave_others_served() {
+    const READS: usize = 40;
+    let Some(lab) = MetadataLab::new("python3") else { return };
+    let mut slow = lab.running.inside_command("a", &["python3", "-c", SLOW_CLIENT]);
+    let mut slow = slow.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut told = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(slow.stdout.as_mut().unwrap()), &mut told).unwrap();
+    assert!((1..256).contains(&told.trim().parse::<usize>().unwrap()), "connections of one guest are bounded: {told}");
+    for guest in ["b", "c"] {
+        let served =
+            (0..READS).filter(|_| lab.read(guest, &format!("{METADATA}/latest/meta-data/mac")).is_ok()).count();
+        assert_eq!(served, READS, "{guest}");
+    }
+    drop(slow.stdin.take());
+    slow.wait().unwrap();
+    eventually("it is served again", || lab.read("a", &format!("{METADATA}/")).is_ok());
+}
+
+/// What `cloud-init` finds at boot, by its data source for the cloud; and by its crawler with tokens, which the data source
+/// of this version does not ask for.
+const CRAWL: &str = r#"
+import json, sys, requests
+from cloudinit import helpers, settings, util
+from cloudinit.sources.DataSourceAliYun import DataSourceAliYun, parse_public_keys
+from cloudinit.sources.helpers import ec2
+base = "http://100.100.100.200"
+if sys.argv[1] == "plain":
+    paths = helpers.Paths({"run_dir": sys.argv[2], "cloud_dir": sys.argv[2]})
+    source = DataSourceAliYun(dict(settings.CFG_BUILTIN), None, paths)
+    found = source.crawl_metadata()
+else:
+    ttl = {"X-aliyun-ecs-metadata-token-ttl-seconds": "60"}
+    token = requests.put(base + "/latest/api/token", headers=ttl, timeout=20)
+    token.raise_for_status()
+    headers = lambda url: {"X-aliyun-ecs-metadata-token": token.text}
+    found = {
+        "meta-data": ec2.get_instance_metadata("2016-01-01", base, headers_cb=headers),
+        "user-data": ec2.get_instance_userdata("2016-01-01", base, headers_cb=headers),
+    }
+found["keys"] = parse_public_keys(found.get("meta-data", {}).get("public-keys", {}))
+found["user-data"] = util.decode_binary(found.get("user-data", b""))
+print(json.dumps(found))
+"#;
+
+#[test]
+fn cloud_init_crawls_an_instance_with_and_without_tokens() {
+    let Some(lab) = MetadataLab::new("dpkg-deb") else { return };
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/cloud-init");
+    let unpacked = Command::new(script).output().unwrap();
+    if !unpacked.status.success() {
+        return eprintln!("\n*** NOT RUN: {}\n", String::from_utf8_lossy(&unpacked.stderr));
+    }
+    let modules = String::from_utf8(unpacked.stdout).unwrap();
+    let id = format!("i-{}", lab.running.namespace("d"));
+    let create = InstanceCreate {
+        id: Some(id.clone()),
+        primary: EniCreate { vswitch: "vsw-1".into(), groups: vec!["sg-1".into()], ..EniCreate::default() },
+        primary_eni: None,
+        port: PortKind::Namespace,
+        sockets: None,
+        running: true,
+        name: None,
+        description: None,
+        host_name: Some("web-1".into()),
+        instance_type: Some("ecs.g7.large".into()),
+        image: None,
+        deletion_protection: false,
+    };
+    lab.running.client().change(&Change::InstanceCreate(Box::new(create))).unwrap();
+    let note = |name: &str, value: &str| {
+        let attributes = BTreeMap::from([(name.to_owned(), value.to_owned())]);
+        let modify = LabelModify { object: id.clone(), attributes, ..LabelModify::default() };
+        lab.running.client().change(&Change::LabelModify(modify)).unwrap();
+    };
+    note("UserData", "I2Nsb3VkLWNvbmZpZwpob3N0bmFtZTogd2ViLTEK");
+    let folder = tempfile::tempdir().unwrap();
+    let crawl = |mode: &str| -> Value {
+        let mut inside = Command::new("ip");
+        inside.args(["netns", "exec", &id, "/usr/bin/python3", "-c", CRAWL, mode]).arg(folder.path());
+        let output = inside.env("PYTHONPATH", modules.trim()).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let assert_found = |found: &Value| {
+        let metadata = &found["meta-data"];
+        assert_eq!(
+            (&metadata["instance-id"], &metadata["hostname"]),
+            (&id.as_str().into(), &"web-1".into()),
+            "{found}"
+        );
+        let macs = metadata["network"]["interfaces"]["macs"].as_object().unwrap();
+        assert_eq!(macs[metadata["mac"].as_str().unwrap()]["vpc-id"], "vpc-1");
+        assert_eq!(metadata["instance"]["instance-type"], "ecs.g7.large");
+        assert_eq!(found["user-data"], "#cloud-config\nhostname: web-1\n");
+    };
+    eventually("the record has arrived", || crawl("plain")["user-data"] != "");
+    assert_found(&crawl("plain"));
+    assert_found(&crawl("token"));
+    note("HttpTokens", "required");
+    let status_of = || {
+        let url = format!("{METADATA}/latest/");
+        let words = ["netns", "exec", &id, "curl", "-so", "/dev/null", "-w", "%{http_code}", &url];
+        String::from_utf8(Command::new("ip").args(words).output().unwrap().stdout).unwrap()
+    };
+    eventually("tokens are required", || status_of() == "401");
+    assert_found(&crawl("token"));
+    note("HttpEndpoint", "disabled");
+    eventually("there is no metadata", || status_of() == "403");
+}
