@@ -10,6 +10,8 @@ mod frames;
 mod handshakes;
 #[path = "scenarios/listing.rs"]
 mod listing;
+#[path = "scenarios/nat.rs"]
+mod nat;
 #[path = "scenarios/offloads.rs"]
 mod offloads;
 #[path = "scenarios/pick_up.rs"]

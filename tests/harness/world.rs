@@ -4,15 +4,16 @@
 
 use crate::frame::Ip;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use vswitch_core::compile::Compiler;
 use vswitch_core::compile::snapshot::Snapshot;
 use vswitch_core::config::desired::{
-    Desired, DesiredEni, DesiredPort, DesiredRule, DesiredVpc, DesiredVswitch, Direction, GroupKind, MatchConditions,
-    Policy, PortRange, Ports, Protocol, Remote, SecurityGroup, Timeouts, Tracking,
+    Desired, DesiredEni, DesiredPort, DesiredRule, DesiredUplink, DesiredVpc, DesiredVswitch, Direction, GroupKind,
+    MatchConditions, Policy, PortRange, Ports, Protocol, Remote, SecurityGroup, Timeouts, Tracking,
 };
 use vswitch_core::config::ids::{EniId, EniIndex, GroupId, MacAddress};
 use vswitch_core::config::protocol::{DirectionStats, EniStats, FlowDescription, FlowSelection};
+use vswitch_core::config::uplink::{DesiredNat, UplinkIpv4, UplinkIpv6};
 use vswitch_core::datapath::shard::Shard;
 use vswitch_core::hw::time::Time;
 use vswitch_core::packet::offload::{Offload, Wire};
@@ -117,6 +118,8 @@ pub trait Build: Sized {
     fn open_group(self, id: &str, vpc: &str, rules: &[DesiredRule]) -> Self;
     /// An advanced group.
     fn advanced_group(self, id: &str, vpc: &str, rules: &[DesiredRule]) -> Self;
+    /// An uplink on a memory port: 192.0.2.1 and 2001:db8:f::1 on its link, the next hops .254 and ::fe there.
+    fn uplink(self, id: &str, vpc: &str, nat: DesiredNat) -> Self;
     /// An ENI on a memory port; its hardware address follows from how many there are.
     fn eni(self, id: &str, vswitch: &str, addresses: &[&str], groups: &[&str]) -> Self;
 }
@@ -151,6 +154,26 @@ impl Build for Desired {
 
     fn advanced_group(self, id: &str, vpc: &str, rules: &[DesiredRule]) -> Self {
         group(self, (id, vpc), GroupKind::Advanced, Policy::Drop, rules)
+    }
+
+    fn uplink(mut self, id: &str, vpc: &str, nat: DesiredNat) -> Self {
+        let uplink = DesiredUplink {
+            vpc: vpc.into(),
+            mac: MacAddress([2, 0, 0, 0, 0xf, 1]),
+            next_hop_mac: Some(MacAddress([2, 0, 0, 0, 0xf, 0xfe])),
+            ipv4: Some(UplinkIpv4 {
+                address: "192.0.2.1/24".parse().expect("an address"),
+                next_hop: Ipv4Addr::new(192, 0, 2, 254),
+            }),
+            ipv6: Some(UplinkIpv6 {
+                address: "2001:db8:f::1/64".parse().expect("an address"),
+                next_hop: "2001:db8:f::fe".parse().expect("an address"),
+            }),
+            port: DesiredPort::Memory,
+            nat,
+        };
+        self.uplinks.insert(id.into(), uplink);
+        self
     }
 
     fn eni(mut self, id: &str, vswitch: &str, addresses: &[&str], groups: &[&str]) -> Self {
@@ -276,13 +299,19 @@ impl World {
         index.0 as usize % self.shards.len()
     }
 
-    /// The hardware address of an ENI.
+    /// The hardware address of an ENI, or of the next hop of an uplink.
     pub fn mac(&self, id: &str) -> MacAddress {
-        self.desired.enis[&EniId::from(id)].mac
+        match self.desired.uplinks.get(&id.into()) {
+            Some(uplink) => uplink.next_hop_mac.unwrap_or_default(),
+            None => self.desired.enis[&EniId::from(id)].mac,
+        }
     }
 
-    /// The hardware address of the router that an ENI sees.
+    /// The hardware address of the router that an ENI, or the next hop of an uplink, sees.
     pub fn gateway_mac(&self, id: &str) -> MacAddress {
+        if let Some(uplink) = self.desired.uplinks.get(&id.into()) {
+            return uplink.mac;
+        }
         let vswitch = &self.desired.vswitches[&self.desired.enis[&EniId::from(id)].vswitch];
         self.desired.vpcs[&vswitch.vpc].gateway_mac
     }
@@ -395,6 +424,8 @@ impl World {
             stats.flows = expected[id].flows;
             stats.flows_opened = expected[id].flows_opened;
             stats.flows_evicted = expected[id].flows_evicted;
+            stats.nat_mappings = expected[id].nat_mappings;
+            stats.nat_port_blocks = expected[id].nat_port_blocks;
         }
         assert_eq!(found, expected, "after {fate:?}");
         fate

@@ -20,6 +20,7 @@ const PACKAGES: [Package; 3] = [
             "packet",
             "tables",
             "conntrack",
+            "nat",
             "acl",
             "compile",
             "policy",

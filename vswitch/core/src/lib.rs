@@ -19,6 +19,7 @@ pub mod config;
 pub mod conntrack;
 pub mod datapath;
 pub mod hw;
+pub(crate) mod nat;
 pub mod observe;
 pub mod packet;
 pub mod policy;

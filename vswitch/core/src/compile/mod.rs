@@ -10,6 +10,7 @@ mod address_sets;
 mod addresses;
 mod network;
 pub mod snapshot;
+mod uplinks;
 
 use crate::acl::RowLimits;
 use crate::acl::compile::Directions;
@@ -23,6 +24,7 @@ use crate::config::refusal::Refusal;
 use crate::config::validate::{References, validate};
 use crate::conntrack::EPOCHS_MAX;
 use crate::tables::cow_array::CowArray;
+use alloc::borrow::Cow;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -57,6 +59,8 @@ pub struct Compiler {
     revision: u32,
     /// The newest epoch that was assigned to an ENI.
     epoch: u32,
+    /// The newest version of a table of external addresses.
+    nat_version: u64,
 }
 
 impl Compiler {
@@ -69,6 +73,7 @@ impl Compiler {
             settings: Settings::default(),
             enis: CowArray::default(),
             vpcs: CowArray::default(),
+            uplinks: Arc::from([]),
             has_rate_limits: false,
             revision_min: 0,
             numbering: Arc::from([]),
@@ -86,6 +91,7 @@ impl Compiler {
             snapshot,
             revision: 0,
             epoch: 0,
+            nat_version: 0,
         }
     }
 
@@ -181,20 +187,27 @@ impl Compiler {
         let mut dirty = BTreeSet::new();
         // Facts are removed before any is added: an object that changed is removed as it was and added as it is.
         self.take_away(&change, &mut dirty);
+        self.take_uplinks_away(&change, &mut dirty);
         self.number(&change);
         let acls = self.put_in_place(&change, &mut dirty);
+        let uplink_acls = self.put_uplinks_in_place(&change, &mut dirty);
         self.change_lists_and_groups(&change, &mut dirty);
         self.finish(&change, dirty, revision);
         for (id, acl) in acls {
             self.enter(&change, (id, acl), revision);
         }
+        for (id, acl) in uplink_acls {
+            self.enter_uplink(&change, id, acl, revision);
+        }
         // Freed last, so that no index is reused within the change that removes its ENI.
-        for index in change.gone().filter_map(|id| self.by_id.remove(id)) {
+        let gone: Vec<EniIndex> = change.gone().filter_map(|id| self.by_id.remove(&*id)).collect();
+        for index in gone {
             self.rate_limited.remove(&index);
             self.names[index.0 as usize] = None;
             *self.snapshot.enis.get_mut(index.0 as usize) = None;
             self.free.insert(index.0);
         }
+        self.snapshot.uplinks = self.uplink_indexes(&change);
         self.snapshot.has_rate_limits = !self.rate_limited.is_empty();
         self.desired = desired;
     }
@@ -232,16 +245,18 @@ impl Compiler {
     /// Assigns indexes to new ENIs: first those that were free in the previous generation, then new ones. An index is
     /// never reused within one change, since packets on their way to the removed ENI must not reach its successor.
     fn number(&mut self, change: &AppliedDelta<'_>) {
-        for (id, _) in change.present() {
-            if self.by_id.contains_key(id) {
+        let uplinks = change.before.uplinks.keys().filter(|id| change.desired.uplinks.contains_key(*id));
+        let uplinks = uplinks.map(|id| Cow::Owned(id.interface()));
+        for id in change.present().map(|(id, _)| Cow::Borrowed(id)).chain(uplinks) {
+            if self.by_id.contains_key(&*id) {
                 continue;
             }
             let number = self.free.pop_first().unwrap_or_else(|| {
                 self.names.push(None);
                 self.names.len() as u32 - 1
             });
-            self.names[number as usize] = Some(Arc::new(id.clone()));
-            self.by_id.insert(id.clone(), EniIndex(number));
+            self.names[number as usize] = Some(Arc::new(EniId::clone(&id)));
+            self.by_id.insert(id.into_owned(), EniIndex(number));
         }
     }
 
@@ -358,6 +373,7 @@ impl Compiler {
             }),
             source_dest_check: eni.source_dest_check,
             routed_as_own: eni.routed_as_own,
+            is_uplink: false,
             tcp_window_check: eni.tracking.tcp_window_check,
             // Nothing is delivered to an ENI without a port, so any MTU does.
             mtu_bytes: eni.port.as_ref().map_or(MTU_BYTES_MAX as u16, DesiredPort::mtu_bytes),
@@ -482,9 +498,11 @@ impl<'a> AppliedDelta<'a> {
         self.enis.keys().filter_map(|id| self.desired.enis.get_key_value(*id))
     }
 
-    /// The ENIs that no longer exist.
-    fn gone(&self) -> impl Iterator<Item = &'a EniId> {
-        self.enis.keys().copied().filter(|id| !self.desired.enis.contains_key(*id))
+    /// The ENIs and uplinks that no longer exist.
+    fn gone(&self) -> impl Iterator<Item = Cow<'a, EniId>> {
+        let enis = self.enis.keys().copied().filter(|id| !self.desired.enis.contains_key(*id));
+        let uplinks = self.before.uplinks.keys().filter(|id| !self.desired.uplinks.contains_key(*id));
+        enis.map(Cow::Borrowed).chain(uplinks.map(|id| Cow::Owned(id.interface())))
     }
 }
 

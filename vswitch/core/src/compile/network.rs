@@ -5,7 +5,7 @@ use crate::acl::compile::{Directions, Edit, Edits, Sources};
 use crate::acl::{self, Acl, LeftRight, PeerRows, RowLimits, RuleSet, Rules};
 use crate::compile::address_classes::AddressClasses;
 use crate::compile::address_sets::{SetKey, Sets};
-use crate::compile::snapshot::{AclEntry, VSwitchEntry, VpcNetwork};
+use crate::compile::snapshot::{AclEntry, UplinkEntry, VSwitchEntry, VpcNetwork};
 use crate::config::desired::{Desired, DesiredEni, DesiredPrefixList, DesiredRule, DesiredVpc, DesiredVswitch};
 use crate::config::dhcp::DhcpOptionsSet;
 use crate::config::ids::{EniId, EniIndex, GroupId, MacAddress, PrefixListId, VSwitchId, VpcId};
@@ -55,6 +55,7 @@ pub(super) struct NetworkState {
     salt: u32,
     gateway_mac: MacAddress,
     dhcp: Arc<DhcpOptionsSet>,
+    pub(super) uplink: Option<Arc<UplinkEntry>>,
     addresses: AddressFacts,
     classes: AddressClasses,
     sets: Sets,
@@ -84,6 +85,7 @@ impl NetworkState {
             salt: salt_of(id),
             gateway_mac: MacAddress::default(),
             dhcp: Arc::default(),
+            uplink: None,
             addresses: AddressFacts::new(secret),
             classes: AddressClasses::new(),
             sets: Sets::default(),
@@ -113,6 +115,7 @@ impl NetworkState {
             v6: self.addresses.v6.places.clone(),
             sets: self.classes.table.clone(),
             dhcp: Arc::clone(&self.dhcp),
+            uplink: self.uplink.clone(),
             acls: self.acls.clone(),
         }
     }
@@ -166,7 +169,11 @@ impl NetworkState {
         for group in &eni.groups {
             self.members.entry(group.clone()).or_default().insert(index);
         }
-        let groups: Box<[GroupId]> = eni.groups.iter().cloned().collect();
+        self.add_acl_use(eni.groups.iter().cloned().collect())
+    }
+
+    /// Adds an interface with the rules of these groups. Returns the index of the ACL.
+    pub(super) fn add_acl_use(&mut self, groups: Box<[GroupId]>) -> u32 {
         // ENIs with the same groups share one ACL, however many they are.
         if let Some(&place) = self.by_groups.get(&groups) {
             if let Some(found) = self.uses.get_mut(&place) {
@@ -195,6 +202,11 @@ impl NetworkState {
                 }
             }
         }
+        self.remove_acl_use(acl);
+    }
+
+    /// Removes an interface that has an ACL.
+    pub(super) fn remove_acl_use(&mut self, acl: u32) {
         if let Some(found) = self.uses.get_mut(&acl) {
             found.enis -= 1;
             // Not removed yet: the same change may bring another ENI with these groups.

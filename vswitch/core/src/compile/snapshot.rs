@@ -7,6 +7,8 @@ use crate::config::dhcp::DhcpOptionsSet;
 use crate::config::ids::{EniEpoch, EniId, EniIndex, MacAddress, VpcId};
 use crate::config::packed_timeouts::PackedTimeouts;
 use crate::config::rate_limits::RateLimits;
+use crate::config::uplink::{UplinkIpv4, UplinkIpv6};
+use crate::nat::table::NatTable;
 use crate::packet::headers::{Addresses, Tuple};
 use crate::packet::verdict::Decision;
 use crate::tables::address_class::{AddressClass, SetCombinationId, SetId};
@@ -32,6 +34,8 @@ pub struct Snapshot {
     pub(crate) enis: CowArray<Option<EniEntry>>,
     /// By [`EniEntry::vpc`].
     pub(crate) vpcs: CowArray<Option<Arc<VpcNetwork>>>,
+    /// The uplinks among the ENIs.
+    pub(crate) uplinks: Arc<[EniIndex]>,
     /// No ENI has an older revision.
     pub(crate) revision_min: u32,
     /// Revisions and the generations that introduced them, wherever the two did not advance together.
@@ -59,6 +63,8 @@ pub(crate) struct EniEntry {
     pub(crate) ipv6: Option<u128>,
     pub(crate) source_dest_check: bool,
     pub(crate) routed_as_own: bool,
+    /// Whether it is the uplink of its VPC, and no guest's.
+    pub(crate) is_uplink: bool,
     pub(crate) tcp_window_check: bool,
     /// The largest layer-3 packet that its port carries, bytes.
     pub(crate) mtu_bytes: u16,
@@ -83,8 +89,24 @@ pub(crate) struct VpcNetwork {
     pub(crate) sets: CowArray<Arc<[SetId]>>,
     /// What guests are told.
     pub(crate) dhcp: Arc<DhcpOptionsSet>,
+    /// The way out.
+    pub(crate) uplink: Option<Arc<UplinkEntry>>,
     /// The rules of each combination of groups that an ENI has.
     pub(crate) acls: CowArray<Option<AclEntry>>,
+}
+
+/// The way out of a VPC as packets use it.
+#[derive(Debug)]
+pub(crate) struct UplinkEntry {
+    /// Its index among ENIs.
+    pub(crate) index: EniIndex,
+    /// The router's hardware address there.
+    pub(crate) mac: MacAddress,
+    /// The next hop's, if it is configured.
+    pub(crate) next_hop_mac: Option<MacAddress>,
+    pub(crate) ipv4: Option<UplinkIpv4>,
+    pub(crate) ipv6: Option<UplinkIpv6>,
+    pub(crate) nat: NatTable,
 }
 
 /// The rules of a combination of groups.

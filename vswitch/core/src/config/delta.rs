@@ -1,12 +1,11 @@
 //! A change to a desired state, and the change that reverts it.
 
 use crate::config::desired::{
-    Desired, DesiredEni, DesiredPortList, DesiredPrefixList, DesiredRule, DesiredVpc, DesiredVswitch, SecurityGroup,
-    Settings,
+    Desired, DesiredEni, DesiredPortList, DesiredPrefixList, DesiredRule, DesiredUplink, DesiredVpc, DesiredVswitch,
+    SecurityGroup, Settings,
 };
 use crate::config::ids::{EniId, GroupId, PortListId, PrefixListId, RuleId, UplinkId, VSwitchId, VpcId};
 use crate::config::refusal::Refusal;
-use crate::config::uplink::DesiredUplink;
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;

@@ -6,7 +6,7 @@ use crate::config::ids::{EniId, GroupId, MacAddress, PortListId, PrefixListId, R
 use crate::config::limits::MTU_BYTES_MAX;
 use crate::config::rate_limits::RateLimits;
 pub use crate::config::rule::{DesiredRule, Direction, MatchConditions, Policy, PortRange, Ports, Protocol, Remote};
-use crate::config::uplink::DesiredUplink;
+use crate::config::uplink::{DesiredNat, UplinkIpv4, UplinkIpv6};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -181,6 +181,32 @@ impl Default for DesiredVpc {
             dhcp: DhcpOptionsSet::default(),
         }
     }
+}
+
+/// The way out of a VPC. What no subnet and no custom route covers leaves by it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DesiredUplink {
+    /// The VPC. A VPC has one uplink at most.
+    pub vpc: VpcId,
+    /// The hardware address of the VPC's router on the uplink.
+    pub mac: MacAddress,
+    /// The hardware address of the next hop: a device that the switch configures gets it. Asked for by ARP and neighbour
+    /// discovery if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_hop_mac: Option<MacAddress>,
+    /// The router's IPv4 address, with the prefix of the link, and where packets go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv4: Option<UplinkIpv4>,
+    /// The same for IPv6.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv6: Option<UplinkIpv6>,
+    /// Where its frames come from and go to. A TAP that the switch configures is the next hop: it gets the addresses of the
+    /// next hop, and routes to the external addresses and to the IPv6 blocks of the VPC.
+    pub port: DesiredPort,
+    /// The addresses that private ones have outside.
+    #[serde(default)]
+    pub nat: DesiredNat,
 }
 
 /// A subnet. The virtual router answers at its gateway addresses.

@@ -327,6 +327,12 @@ pub struct EniStats {
     /// Sessions evicted in favour of other ENIs' sessions, or of newer ones of its own.
     #[serde(default)]
     pub flows_evicted: u64,
+    /// External ports that its connections have at the uplink.
+    #[serde(default)]
+    pub nat_mappings: u64,
+    /// Blocks of external ports that it has.
+    #[serde(default)]
+    pub nat_port_blocks: u64,
     /// Counters of what its guest sent.
     pub egress: DirectionStats,
     /// Counters of what was addressed to its guest.

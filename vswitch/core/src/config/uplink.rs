@@ -1,38 +1,12 @@
-//! The way out of a VPC: the uplink, and which addresses its traffic has outside.
+//! The addresses of an uplink, and those that private ones have outside.
 
-use crate::config::desired::{DesiredPort, PortRange};
-use crate::config::ids::{EniId, MacAddress, VpcId};
+use crate::config::ids::EniId;
+use crate::config::rule::PortRange;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::net::{Ipv4Addr, Ipv6Addr};
 use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
-
-/// The way out of a VPC. What no subnet and no custom route covers leaves by it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DesiredUplink {
-    /// The VPC. A VPC has one uplink at most.
-    pub vpc: VpcId,
-    /// The hardware address of the VPC's router on the uplink.
-    pub mac: MacAddress,
-    /// The hardware address of the next hop: a device that the switch configures gets it. Asked for by ARP and neighbour
-    /// discovery if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub next_hop_mac: Option<MacAddress>,
-    /// The router's IPv4 address, with the prefix of the link, and where packets go.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ipv4: Option<UplinkIpv4>,
-    /// The same for IPv6.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ipv6: Option<UplinkIpv6>,
-    /// Where its frames come from and go to. A TAP that the switch configures is the next hop: it gets the addresses of the
-    /// next hop, and routes to the external addresses and to the IPv6 blocks of the VPC.
-    pub port: DesiredPort,
-    /// The addresses that private ones have outside.
-    #[serde(default)]
-    pub nat: DesiredNat,
-}
 
 /// The IPv4 side of an uplink.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

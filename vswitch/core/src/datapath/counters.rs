@@ -9,8 +9,9 @@ use crate::hw::time::Tick;
 use crate::packet::offload::Wire;
 use crate::packet::policer::Policer;
 use crate::packet::verdict::{DropReason, ServedBy, Verdict};
+use crate::tables::number_hasher::NumberHasher;
 use core::cell::Cell;
-use core::hash::{BuildHasherDefault, Hasher};
+use core::hash::BuildHasherDefault;
 use hashbrown::HashMap;
 
 /// The counters of one ENI and direction.
@@ -148,7 +149,7 @@ impl EniCounters {
 /// The index of each ENI's counters, by the epoch of its sessions.
 #[derive(Debug)]
 pub(crate) struct CounterPlaces {
-    by_epoch: HashMap<EniEpoch, usize, BuildHasherDefault<EpochHasher>>,
+    by_epoch: HashMap<EniEpoch, usize, BuildHasherDefault<NumberHasher>>,
     /// Indexes found recently, hashed by epoch.
     hints: [Cell<usize>; 64],
 }
@@ -197,23 +198,5 @@ impl CounterPlaces {
             self.hints.iter().for_each(|hint| hint.set(usize::MAX));
         }
         are_fewer
-    }
-}
-
-/// A hash by multiplication, which suffices because the switch itself assigns epochs, in sequence.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct EpochHasher(u64);
-
-impl Hasher for EpochHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.write_u32(u32::from(*byte)));
-    }
-
-    fn write_u32(&mut self, number: u32) {
-        self.0 = (self.0 ^ u64::from(number)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(26);
     }
 }

@@ -73,6 +73,8 @@ pub(super) const fn packet(packet: &Packet) -> bool {
         Marker::None => false,
         // Exempt at ingress.
         Marker::LoadBalancer | Marker::Probe => true,
+        // It has to be translated first.
+        Marker::Uplink => true,
     };
     let Offload {
         checksum,
@@ -167,6 +169,8 @@ fn of_eni(eni: &EniEntry) -> Between {
         // The fast path only takes packets from the sender's first address to an address of the receiver.
         source_dest_check: _,
         routed_as_own: _,
+        // Nothing is routed to an uplink as to an owner, and what comes from it never gets here.
+        is_uplink: _,
         tcp_window_check,
         // Limits the frames of the path.
         mtu_bytes: _,
@@ -253,7 +257,7 @@ pub(super) fn deciding_session<'a>(
     let settings = context.snapshot.settings();
     let may_be_alone = headers.is_plain
         && is_on(settings)
-        && matches!(marker, Marker::None)
+        && matches!(marker, Marker::None | Marker::Uplink)
         && headers.tcp_flags & tcp_flags::RST == 0
         && !context.eni.tcp_window_check
         && !(headers.tuple.destination_port == SMTP && settings.smtp_closed);

@@ -16,7 +16,7 @@ use crate::datapath::slow_path::{egress_checks, ingress_checks};
 use crate::datapath::stage_timing::Phase;
 use crate::hw::time::{Tick, Time};
 use crate::packet::verdict::{DropReason, Verdict};
-use crate::packet::{FrameBuffer, Packet};
+use crate::packet::{FrameBuffer, Marker, Packet};
 use crate::policy::eni_context::EniContext;
 use crate::tables::address_entry::AddressEntry;
 
@@ -37,6 +37,9 @@ impl Shard {
             return burst.iter_mut().for_each(|packet| packet.verdict = Verdict::Drop(DropReason::EniGone));
         };
         let now = now.tick();
+        if let Some(uplink) = context.as_uplink() {
+            return self.enter(&uplink, burst, now, is_here);
+        }
         // Taken out of the shard so that it can be borrowed while they are written; put back below.
         let (mut packet_contexts, mut path_cache) =
             (core::mem::take(&mut self.packet_contexts), core::mem::take(&mut self.path_cache));
@@ -131,17 +134,32 @@ impl Shard {
     }
 
     /// Ingress for packets of a burst that go to one ENI.
-    fn ingress_of(&mut self, snapshot: &Snapshot, eni: EniIndex, run: &mut [Packet], now: Tick) {
+    pub(super) fn ingress_of(&mut self, snapshot: &Snapshot, eni: EniIndex, run: &mut [Packet], now: Tick) {
         let Some(context) = self.context_of(snapshot, eni, Direction::Ingress) else {
             return run.iter_mut().for_each(|packet| packet.verdict = Verdict::Drop(DropReason::EniGone));
         };
+        if let Some(uplink) = context.as_uplink() {
+            return run.iter_mut().for_each(|packet| packet.verdict = self.send_out(&uplink, packet, now));
+        }
         let mut packet_contexts = [PacketContext::NONE; BURST_PACKETS];
         for (packet, packet_context) in run.iter_mut().zip(&mut packet_contexts) {
+            let is_translated = packet.marker == Marker::Uplink;
+            let is_mapped = match is_translated.then(|| self.translate_incoming(&context, packet, now)) {
+                Some(Err(reason)) => {
+                    packet.verdict = Verdict::Drop(reason);
+                    continue;
+                }
+                Some(Ok(is_mapped)) => is_mapped,
+                None => false,
+            };
             // What another shard found is not known here, so look up the owner.
             let place = context.network.destination(packet.headers.tuple.addresses);
             packet.decision = None;
             packet.verdict = ingress_checks(&context, packet, place.route());
             *packet_context = self.context_of_packet(&context, packet, place);
+            if is_mapped && !self.is_solicited(&context, packet, packet_context, now) {
+                packet.verdict = Verdict::Drop(DropReason::NatUnsolicited);
+            }
         }
         for (packet, packet_context) in run.iter_mut().zip(&packet_contexts) {
             if let Verdict::Forward(_) = packet.verdict {
@@ -150,7 +168,13 @@ impl Shard {
                 packet.verdict = match self.apply(&context, packet, (evaluation, &lookup), now) {
                     // A refused packet may still change its session (it may be revoked), hence `apply` comes first.
                     _ if !evaluation.0.accepts() => evaluation.0.refusal(),
-                    Ok(_) => Verdict::Deliver,
+                    Ok(opened) => {
+                        if packet.marker == Marker::Uplink {
+                            let slot = opened.or_else(|| evaluation.1.continues());
+                            self.keep_incoming(&context, &packet.headers.tuple, slot, now);
+                        }
+                        Verdict::Deliver
+                    }
                     Err(reason) => Verdict::Drop(reason),
                 };
             }

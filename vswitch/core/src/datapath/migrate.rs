@@ -139,6 +139,9 @@ impl<'a> Migration<'a> {
             let (counters, recent) = shards[step.from].give_counters(step.eni, *epoch);
             *shards[step.to].counters_at(step.eni, *epoch) = counters;
             shards[step.to].recent[step.eni.0 as usize] = recent;
+            // External ports stay the same, or the connections would not.
+            let nat = shards[step.from].nat.take(step.eni);
+            shards[step.to].nat.put(step.eni, nat);
         }
         let mut ways: Vec<(usize, usize)> = self.moves.values().map(|(step, _)| (step.from, step.to)).collect();
         ways.sort_unstable();

@@ -15,3 +15,4 @@ pub mod shard;
 pub(crate) mod slow_path;
 pub mod stage_timing;
 pub(crate) mod sweep;
+pub(crate) mod uplink;

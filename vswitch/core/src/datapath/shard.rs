@@ -11,11 +11,13 @@ use crate::datapath::counters::{CounterPlaces, EniCounters};
 use crate::datapath::packet_context::PacketContext;
 use crate::datapath::path_cache::PathCache;
 use crate::datapath::stage_timing::Stopwatch;
+use crate::datapath::uplink::shard_nat::ShardNat;
 use crate::hw::time::{Tick, Time};
 use crate::packet::Packet;
 use crate::packet::verdict::{DropReason, Verdict};
 use crate::policy::eni_context::EniContext;
 use crate::router;
+use crate::router::next_hop::UplinkNextHops;
 use alloc::vec::Vec;
 
 /// What one worker alone owns: the sessions and counters of its ENIs.
@@ -34,6 +36,10 @@ pub struct Shard {
     /// One for each packet of a burst. Between bursts they are meaningless and only reserve memory.
     pub(super) packet_contexts: Vec<PacketContext>,
     pub(super) path_cache: PathCache,
+    /// The external ends of connections, and what became of first fragments.
+    pub(crate) nat: ShardNat,
+    /// The next hops of this shard's uplinks.
+    pub(crate) next_hops: Vec<UplinkNextHops>,
     /// Whether the packets at hand are fragments that waited for their first one.
     pub(crate) is_releasing: bool,
 }
@@ -63,6 +69,8 @@ impl Shard {
             stopwatch: Stopwatch::default(),
             packet_contexts: alloc::vec![PacketContext::NONE; BURST_PACKETS],
             path_cache: PathCache::default(),
+            nat: ShardNat::new(secret),
+            next_hops: Vec::new(),
             is_releasing: false,
         }
     }

@@ -12,6 +12,7 @@ use crate::datapath::packet_context::PacketContext;
 use crate::datapath::shard::Shard;
 use crate::hw::time::Tick;
 use crate::packet::Packet;
+use crate::packet::headers::Addresses;
 use crate::packet::verdict::Decision;
 use crate::packet::verdict::Stage;
 use crate::packet::verdict::{DropReason, Verdict};
@@ -21,7 +22,7 @@ use crate::policy::evaluate::{Evaluation, Lookup};
 use crate::router;
 use crate::router::{icmp, mss, ttl};
 use crate::tables::address_entry::AddressEntry;
-use crate::tables::route::AddressRoute;
+use crate::tables::route::{AddressRoute, may_leave};
 
 impl Shard {
     /// What to look up to evaluate a packet.
@@ -48,7 +49,10 @@ impl Shard {
             *other = self.context_of(sender.snapshot, next, Direction::Ingress);
         }
         let passed = match other {
-            Some(receiver) => self.slow_path(sender, receiver, (packet, packet_context), (now, is_here(next))),
+            Some(receiver) => match receiver.as_uplink() {
+                Some(uplink) => self.leave(sender, &uplink, packet, packet_context, now, is_here),
+                None => self.slow_path(sender, receiver, (packet, packet_context), (now, is_here(next))),
+            },
             None => Err(Verdict::Drop(DropReason::EniGone)),
         };
         packet.verdict = passed.unwrap_or_else(|verdict| {
@@ -204,7 +208,7 @@ pub(super) fn egress_checks(context: &EniContext<'_>, packet: &mut Packet) -> (V
         packet.decision = packet.decision.or_else(|| context.exempt(&packet.headers, packet.marker));
         return (verdict, place);
     }
-    let verdict = match next_eni(context, place.route()) {
+    let verdict = match next_eni(context, place.route(), packet.headers.tuple.addresses) {
         Some(next) => Verdict::Forward(next),
         None => router::unreachable::no_route(context, packet, place.route()),
     };
@@ -220,13 +224,14 @@ pub(super) fn ingress_checks(context: &EniContext<'_>, packet: &Packet, route: A
     if is_owner { Verdict::Forward(context.index) } else { Verdict::Drop(DropReason::DestinationNotOwned) }
 }
 
-/// The ENI to which a packet of the guest goes. It is never the same one: packets to its own address stay inside the
-/// guest.
+/// The ENI to which a packet of the guest goes, or the uplink. It is never the same one: packets to its own address stay
+/// inside the guest.
 #[inline]
-pub(crate) fn next_eni(context: &EniContext<'_>, route: AddressRoute) -> Option<EniIndex> {
+pub(crate) fn next_eni(context: &EniContext<'_>, route: AddressRoute, addresses: Addresses) -> Option<EniIndex> {
     match route {
         AddressRoute::Owner(next) | AddressRoute::Via(next) => Some(next).filter(|next| *next != context.index),
-        AddressRoute::Nowhere | AddressRoute::Unowned | AddressRoute::Gateway => None,
+        AddressRoute::Nowhere => context.network.uplink.as_deref().filter(|_| may_leave(addresses)).map(|it| it.index),
+        AddressRoute::Unowned | AddressRoute::Gateway => None,
     }
 }
 

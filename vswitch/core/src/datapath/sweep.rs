@@ -28,6 +28,8 @@ impl Shard {
                 counters[place].forget_session();
             }
         });
+        self.nat.sweep(snapshot, tick);
+        let Self { sessions, counters, places, .. } = self;
         sessions.syns.sweep(tick);
         // Fragments are counted at the sender, where they were held.
         sessions.fragments.sweep(tick, |epoch| {

@@ -35,6 +35,7 @@ impl Shard {
             return Err(Refusal::new("unknown", "packet", "the ENI does not exist"));
         };
         let headers = headers_of(packet)?;
+        let addresses = headers.tuple.addresses;
         let settled = match direction {
             Direction::Egress => settled_before_decision(&context, &headers),
             Direction::Ingress => {
@@ -55,7 +56,7 @@ impl Shard {
         let verdict = match (decision.accepts(), direction) {
             (false, _) => Verdict::Drop(decision.drop_reason()),
             (true, Direction::Ingress) => Verdict::Deliver,
-            (true, Direction::Egress) => next_eni(&context, context.network.route(headers.tuple.addresses))
+            (true, Direction::Egress) => next_eni(&context, context.network.route(addresses), addresses)
                 .map_or(Verdict::Drop(DropReason::NoRoute), Verdict::Forward),
         };
         Ok((Some(report(&context, direction, decision)), verdict))
@@ -137,7 +138,7 @@ fn settled_before_decision(context: &EniContext<'_>, headers: &Headers) -> Optio
     match route {
         AddressRoute::Gateway if is_ping => Some(Verdict::Answer),
         AddressRoute::Gateway => Some(Verdict::Drop(DropReason::GatewayUnserved)),
-        _ if next_eni(context, route).is_none() => Some(Verdict::Drop(DropReason::NoRoute)),
+        _ if next_eni(context, route, addresses).is_none() => Some(Verdict::Drop(DropReason::NoRoute)),
         _ => None,
     }
 }

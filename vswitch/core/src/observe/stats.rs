@@ -46,12 +46,15 @@ impl Shard {
         // An ENI that has sent nothing yet has no counters, but a report.
         let empty = crate::datapath::counters::EniCounters::new(entry.epoch);
         let counters = self.counters_of(eni.0 as usize, entry.epoch).unwrap_or(&empty);
+        let (nat_mappings, nat_port_blocks) = self.nat.counts(eni);
         Some(EniStats {
             eni: EniId::clone(&entry.id),
             flows: counters.sessions as u64,
             flows_max: u64::from(entry.sessions_max),
             flows_opened: counters.opened,
             flows_evicted: counters.evicted,
+            nat_mappings: nat_mappings as u64,
+            nat_port_blocks: nat_port_blocks as u64,
             egress: counters.egress.report(),
             ingress: counters.ingress.report(),
         })

@@ -129,6 +129,8 @@ pub enum Marker {
     LoadBalancer,
     /// A reachability probe of the platform.
     Probe,
+    /// From outside, or to an external address: not translated yet until it is at the ENI that it is for.
+    Uplink,
 }
 
 /// One packet on its way through the switch. All of it except the headers is one cache line: the fast path touches no

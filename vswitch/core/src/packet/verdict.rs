@@ -120,6 +120,17 @@ drop_reasons! {
     Multicast = "multicast",
     /// No ENI and no route of the VPC covers the destination.
     NoRoute = "no-route",
+    /// No external port is left for a connection of its ENI.
+    NatPortsExhausted = "nat-ports-exhausted",
+    /// For an external address and port that stand for no private ones, or from a private one that has no external one: a
+    /// protocol without ports, or an ICMP error about nothing that was translated.
+    NatUnmapped = "nat-unmapped",
+    /// For the external port of a connection, from somebody whom the guest has not talked to.
+    NatUnsolicited = "nat-unsolicited",
+    /// From outside, with a source address inside.
+    SourceInside = "source-inside",
+    /// The hardware address of the uplink's next hop is not known yet.
+    NextHopUnresolved = "next-hop-unresolved",
     /// The TTL or hop limit expired between two subnets.
     TtlExpired = "ttl-expired",
     /// Addressed to the virtual router itself or to a service of the switch, but nothing that these reply to.

@@ -1,7 +1,7 @@
 //! The context of a decision: one ENI, one direction, one generation.
 
 use crate::acl::Acl;
-use crate::compile::snapshot::{EniEntry, Snapshot, VpcNetwork};
+use crate::compile::snapshot::{EniEntry, Snapshot, UplinkEntry, VpcNetwork};
 use crate::config::desired::Direction;
 use crate::config::ids::EniIndex;
 use crate::config::packed_timeouts::PackedTimeouts;
@@ -20,6 +20,13 @@ pub(crate) struct EniContext<'a> {
     pub(crate) direction: Direction,
 }
 
+/// The context of what an uplink does.
+#[derive(Clone, Copy)]
+pub(crate) struct UplinkContext<'a> {
+    pub(crate) context: EniContext<'a>,
+    pub(crate) entry: &'a UplinkEntry,
+}
+
 impl<'a> EniContext<'a> {
     /// The context of `direction` at an ENI; `None` if the snapshot does not have the ENI.
     pub(crate) fn new(snapshot: &'a Snapshot, index: EniIndex, direction: Direction) -> Option<Self> {
@@ -27,6 +34,13 @@ impl<'a> EniContext<'a> {
         let (network, entry) = snapshot.network(eni)?;
         let revision = snapshot.revision_of(eni, entry);
         Some(Self { snapshot, index, eni, network, acl: &entry.acl, revision, direction })
+    }
+
+    /// The context of the uplink, if it is one and no guest's.
+    #[inline]
+    pub(crate) fn as_uplink(self) -> Option<UplinkContext<'a>> {
+        let entry = self.network.uplink.as_deref().filter(|_| self.eni.is_uplink)?;
+        Some(UplinkContext { context: self, entry })
     }
 
     /// The idle timeouts of a session that is opened in this context.

@@ -35,7 +35,7 @@ impl EniContext<'_> {
             Direction::Ingress => match marker {
                 Marker::LoadBalancer => accept(Stage::ExemptSlb),
                 Marker::Probe => accept(Stage::ExemptProbe),
-                Marker::None => None,
+                Marker::None | Marker::Uplink => None,
             },
         }
     }

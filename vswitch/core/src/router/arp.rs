@@ -1,6 +1,7 @@
 //! ARP (RFC 826).
 
 use super::reply::{NETWORK, is_answered_for, to_sender};
+use crate::config::ids::MacAddress;
 use crate::packet::FrameBuffer;
 use crate::packet::headers::Addresses;
 use crate::packet::verdict::{DropReason, Verdict};
@@ -24,11 +25,23 @@ pub(super) fn arp(context: &EniContext<'_>, buffer: &mut FrameBuffer) -> Verdict
     if !is_answered_for(context, route) {
         return Verdict::Drop(DropReason::NoRoute);
     }
-    let sender_mac: [u8; 6] = [fields[2], fields[3], fields[4], fields[5], fields[6], fields[7]];
-    fields[1] = 2;
-    fields[2..8].copy_from_slice(&context.network.gateway_mac.0);
-    fields[8..12].copy_from_slice(&target);
-    fields[12..18].copy_from_slice(&sender_mac);
-    fields[18..22].copy_from_slice(&sender);
+    let sender_mac = MacAddress([fields[2], fields[3], fields[4], fields[5], fields[6], fields[7]]);
+    let asker = Station { mac: sender_mac, address: sender };
+    write_reply(fields, asker, Station { mac: context.network.gateway_mac, address: target });
     to_sender(context, frame)
+}
+
+/// The addresses of a station.
+pub(super) struct Station {
+    pub(super) mac: MacAddress,
+    pub(super) address: [u8; 4],
+}
+
+/// Turns the fields of a request, from the operation on, into the reply to `asker` that says where `asked` is.
+pub(super) fn write_reply(fields: &mut [u8], asker: Station, asked: Station) {
+    fields[1] = 2;
+    fields[2..8].copy_from_slice(&asked.mac.0);
+    fields[8..12].copy_from_slice(&asked.address);
+    fields[12..18].copy_from_slice(&asker.mac.0);
+    fields[18..22].copy_from_slice(&asker.address);
 }

@@ -1,6 +1,6 @@
 //! ICMP of both families: replies to pings, and reports about packets that are not forwarded.
 
-use super::reply::{NETWORK, set_ipv4_ttl, to_sender, write};
+use super::reply::{NETWORK, router_addresses, set_ipv4_ttl, to_sender, write};
 use crate::packet::headers::{Addresses, Fragment, Headers, IcmpKind};
 use crate::packet::offload::{Offload, Segmentation};
 use crate::packet::verdict::{DropReason, Verdict};
@@ -135,7 +135,7 @@ impl IcmpError {
         if headers.icmp_kind() == Some(IcmpKind::Error) || headers.fragment == Fragment::Later {
             return None;
         }
-        let gateway = context.network.vswitches.get(context.eni.vswitch as usize)?;
+        let (ipv4, ipv6) = router_addresses(context);
         let quoted = packet.buffer.frame().get(NETWORK..headers.end as usize)?;
         let mut quote = [0; QUOTE_BYTES];
         let length = quoted.len().min(QUOTE_BYTES);
@@ -143,11 +143,11 @@ impl IcmpError {
         let quote = &quote[..length];
         match headers.tuple.addresses {
             Addresses::V4 { source, .. } => {
-                let ends = (gateway.ipv4_gateway?.octets(), Ipv4Addr::from_bits(source).octets());
+                let ends = (ipv4?.octets(), Ipv4Addr::from_bits(source).octets());
                 write_icmpv4(&mut packet.buffer, self.v4, ends, quote)?;
             }
             Addresses::V6 { source, .. } => {
-                let ends = (gateway.ipv6_gateway?.octets(), source.to_be_bytes());
+                let ends = (ipv6?.octets(), source.to_be_bytes());
                 write_icmpv6(&mut packet.buffer, self.v6, ends, (quote, HOP_LIMIT))?;
             }
         }

@@ -8,10 +8,12 @@ mod arp;
 pub(crate) mod icmp;
 pub(crate) mod mss;
 mod ndp;
+pub(crate) mod next_hop;
 mod reply;
 pub(crate) mod services;
 pub(crate) mod ttl;
 pub(crate) mod unreachable;
+pub(crate) mod uplink;
 
 use crate::config::services::ServiceAddress;
 use crate::packet::Packet;

@@ -2,6 +2,7 @@
 
 use super::icmp::write_icmpv6;
 use super::reply::{is_answered_for, to_sender};
+use crate::config::ids::MacAddress;
 use crate::packet::FrameBuffer;
 use crate::packet::headers::{Addresses, Headers};
 use crate::packet::verdict::{DropReason, Verdict};
@@ -32,6 +33,13 @@ pub(super) fn neighbor(context: &EniContext<'_>, headers: &Headers, buffer: &mut
     if !is_answered_for(context, route) {
         return Verdict::Drop(DropReason::NoRoute);
     }
+    let Some(()) = advertise(buffer, target, source, context.network.gateway_mac) else { return consumed };
+    to_sender(context, buffer.frame_mut())
+}
+
+/// Writes the advertisement that `target` is at `mac`, for whoever solicits it from `source`, behind the Ethernet header.
+pub(super) fn advertise(buffer: &mut FrameBuffer, target: [u8; 16], source: u128, mac: MacAddress) -> Option<()> {
+    const TARGET_BYTES: usize = 16;
     // RFC 4861 §7.2.4: an answer to an unspecified source goes to all nodes, unsolicited.
     let (destination, solicited) = if source == 0 {
         (Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1).octets(), 0)
@@ -43,8 +51,7 @@ pub(super) fn neighbor(context: &EniContext<'_>, headers: &Headers, buffer: &mut
     let mut payload = [0; TARGET_BYTES + 8];
     payload[..TARGET_BYTES].copy_from_slice(&target);
     payload[TARGET_BYTES..TARGET_BYTES + 2].copy_from_slice(&[2, 1]);
-    payload[TARGET_BYTES + 2..].copy_from_slice(&context.network.gateway_mac.0);
+    payload[TARGET_BYTES + 2..].copy_from_slice(&mac.0);
     let flags = Icmpv6Type::Unknown { type_u8: 136, code_u8: 0, bytes5to8: [ROUTER | solicited | OVERRIDE, 0, 0, 0] };
-    let Some(()) = write_icmpv6(buffer, flags, (target, destination), (&payload, 255)) else { return consumed };
-    to_sender(context, buffer.frame_mut())
+    write_icmpv6(buffer, flags, (target, destination), (&payload, 255))
 }

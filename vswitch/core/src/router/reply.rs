@@ -3,17 +3,37 @@
 use crate::config::limits::ETHERNET_HEADER_BYTES;
 use crate::packet::verdict::Verdict;
 use crate::packet::{FrameBuffer, checksum};
-use crate::policy::eni_context::EniContext;
+use crate::policy::eni_context::{EniContext, UplinkContext};
 use crate::tables::route::AddressRoute;
+use core::net::{Ipv4Addr, Ipv6Addr};
 
 /// Where the network packet begins in a frame.
 pub(super) const NETWORK: usize = ETHERNET_HEADER_BYTES;
 
 /// Turns the Ethernet header of a written reply around.
 pub(super) fn to_sender(context: &EniContext<'_>, frame: &mut [u8]) -> Verdict {
+    if let Some(uplink) = context.as_uplink() {
+        // There may be several stations on its link.
+        frame.copy_within(6..12, 0);
+        frame[6..12].copy_from_slice(&uplink.entry.mac.0);
+        return Verdict::Answer;
+    }
     frame[..6].copy_from_slice(&context.eni.mac.0);
     frame[6..12].copy_from_slice(&context.network.gateway_mac.0);
     Verdict::Answer
+}
+
+/// The addresses that the router has on the link of an ENI, or of an uplink.
+pub(super) fn router_addresses(context: &EniContext<'_>) -> (Option<Ipv4Addr>, Option<Ipv6Addr>) {
+    match context.as_uplink() {
+        Some(UplinkContext { entry, .. }) => {
+            (entry.ipv4.map(|it| it.address.addr()), entry.ipv6.map(|it| it.address.addr()))
+        }
+        None => {
+            let vswitch = context.network.vswitches.get(context.eni.vswitch as usize);
+            vswitch.map_or((None, None), |vswitch| (vswitch.ipv4_gateway, vswitch.ipv6_gateway))
+        }
+    }
 }
 
 /// Whether the router answers for an address whose packets go by `route`: its own, and those of the VPC's other ENIs.

@@ -6,4 +6,5 @@ pub(crate) mod address_table;
 pub mod cow_array;
 pub(crate) mod host_table;
 pub mod lpm;
+pub(crate) mod number_hasher;
 pub mod route;

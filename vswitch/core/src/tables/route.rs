@@ -91,6 +91,23 @@ pub fn is_internet_destination(addresses: Addresses) -> bool {
     }
 }
 
+/// Whether packets for an address may leave a VPC: those for one link, one host or nobody never do (RFC 6890).
+pub(crate) fn may_leave(addresses: Addresses) -> bool {
+    match addresses {
+        Addresses::V4 { destination, .. } => {
+            let address = Ipv4Addr::from_bits(destination);
+            let is_reserved = destination >> 28 == 0b1111 || destination >> 24 == 0;
+            !(address.is_link_local() || address.is_loopback() || address.is_multicast() || is_reserved)
+        }
+        Addresses::V6 { destination, .. } => {
+            let address = Ipv6Addr::from_bits(destination);
+            let is_mapped = destination >> 32 == 0xffff;
+            let is_local = address.is_unicast_link_local() || address.is_loopback() || address.is_multicast();
+            !is_local && !is_mapped && destination != 0
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

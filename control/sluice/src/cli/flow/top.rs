@@ -151,6 +151,8 @@ mod tests {
             flows_max: 100,
             flows_opened: opened,
             flows_evicted: 0,
+            nat_mappings: 0,
+            nat_port_blocks: 0,
             egress: Default::default(),
             ingress: Default::default(),
         }

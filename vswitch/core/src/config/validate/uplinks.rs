@@ -1,11 +1,10 @@
 //! Whether uplinks, and what is translated there, can be compiled.
 
 use super::{Validator, check_port, overlap};
-use crate::config::desired::{DesiredPort, DesiredVpc};
+use crate::config::desired::{DesiredPort, DesiredUplink, DesiredVpc, Protocol};
 use crate::config::ids::{UplinkId, VpcId};
 use crate::config::limits::{NAT_EXTERNAL_ADDRESSES_MAX, NAT_FORWARDS_MAX, NAT_PORT_BLOCKS_PER_ENI_MAX};
-use crate::config::uplink::{DesiredNat, DesiredUplink, PortForward, PrivateEnd};
-use crate::packet::headers::protocol;
+use crate::config::uplink::{DesiredNat, PortForward, PrivateEnd};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -103,12 +102,12 @@ impl Validator<'_> {
     }
 
     fn forwards(&self, nat: &DesiredNat, vpc: &VpcId) -> Result<(), String> {
-        let of_protocol = |forward: &PortForward| matches!(forward.protocol, protocol::TCP | protocol::UDP);
+        let has_ports = |number| matches!(Protocol::Number(number), Protocol::TCP | Protocol::UDP);
         for forward in &nat.forwards {
             let PortForward { external, protocol, ports, to, port } = forward;
             self.private_end(to, vpc)?;
             ports.check()?;
-            if !of_protocol(forward) || *port == 0 || u32::from(*port) + u32::from(ports.last - ports.first) > 65_535 {
+            if !has_ports(*protocol) || *port == 0 || u32::from(*port) + u32::from(ports.last - ports.first) > 65_535 {
                 return Err(format!("the forward of {external} port {}: protocol {protocol}, to {port}", ports.first));
             }
         }

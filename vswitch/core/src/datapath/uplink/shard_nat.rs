@@ -1,0 +1,89 @@
+//! What a shard knows of translation: the mappings of its ENIs, and what became of first fragments.
+
+use crate::compile::snapshot::Snapshot;
+use crate::config::ids::EniIndex;
+use crate::hw::time::Tick;
+use crate::nat::fragments::TranslatedFragments;
+use crate::nat::translation::EniNat;
+use crate::policy::eni_context::EniContext;
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+/// ENIs that one call of the sweep looks at.
+const ENIS_PER_CALL: usize = 64;
+
+/// What a shard knows of translation.
+#[derive(Debug)]
+pub(crate) struct ShardNat {
+    /// By the index of the ENI.
+    by_eni: Vec<Option<Box<EniNat>>>,
+    pub(crate) fragments: TranslatedFragments,
+    seed: [u64; 2],
+    /// The ENI that is swept next, and when the round began.
+    next_swept: usize,
+    round: Tick,
+}
+
+impl ShardNat {
+    pub(in crate::datapath) fn new(secret: [u64; 2]) -> Self {
+        let fragments = TranslatedFragments::default();
+        Self { by_eni: Vec::new(), fragments, seed: secret, next_swept: 0, round: Tick(0) }
+    }
+
+    /// The mappings of an ENI, none yet if another had the index before.
+    #[inline]
+    pub(super) fn of(&mut self, context: &EniContext<'_>) -> &mut EniNat {
+        let place = context.index.0 as usize;
+        if self.by_eni.len() <= place {
+            self.by_eni.resize_with(place + 1, || None);
+        }
+        let epoch = context.eni.epoch;
+        let slot = &mut self.by_eni[place];
+        if slot.as_ref().is_none_or(|nat| nat.epoch() != epoch) {
+            *slot = None;
+        }
+        slot.get_or_insert_with(|| Box::new(EniNat::new(context.index, epoch, self.seed)))
+    }
+
+    /// How many mappings and port blocks an ENI has.
+    pub(crate) fn counts(&self, eni: EniIndex) -> (usize, usize) {
+        self.by_eni.get(eni.0 as usize).and_then(Option::as_ref).map_or((0, 0), |nat| nat.counts())
+    }
+
+    /// Takes the mappings of an ENI out, for another shard.
+    pub(in crate::datapath) fn take(&mut self, eni: EniIndex) -> Option<Box<EniNat>> {
+        self.by_eni.get_mut(eni.0 as usize).and_then(Option::take)
+    }
+
+    /// Puts the mappings of an ENI in that were another shard's.
+    pub(in crate::datapath) fn put(&mut self, eni: EniIndex, nat: Option<Box<EniNat>>) {
+        if nat.is_none() {
+            return;
+        }
+        let place = eni.0 as usize;
+        if self.by_eni.len() <= place {
+            self.by_eni.resize_with(place + 1, || None);
+        }
+        self.by_eni[place] = nat;
+    }
+
+    /// Ends mappings whose time has come, and all of ENIs that are gone: of one ENI in each call, and of each once a second.
+    pub(in crate::datapath) fn sweep(&mut self, snapshot: &Snapshot, now: Tick) {
+        if self.next_swept >= self.by_eni.len() {
+            if self.by_eni.is_empty() || !self.round.is_older_than(1, now) {
+                return;
+            }
+            (self.next_swept, self.round) = (0, now);
+        }
+        for _ in 0..ENIS_PER_CALL {
+            let place = self.next_swept;
+            let Some(slot) = self.by_eni.get_mut(place) else { return };
+            self.next_swept += 1;
+            let Some(nat) = slot else { continue };
+            if snapshot.eni(EniIndex(place as u32)).is_some_and(|eni| eni.epoch == nat.epoch()) {
+                return nat.sweep(now);
+            }
+            *slot = None;
+        }
+    }
+}
