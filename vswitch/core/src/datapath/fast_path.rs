@@ -195,7 +195,10 @@ impl<'a> BurstPaths<'a> {
         (path_key, addresses): (&PathKey, Addresses),
         (path_cache, is_here): (&mut PathCache, &impl Fn(EniIndex) -> bool),
     ) -> Option<()> {
-        let known = self.iter().position(|found| found.path.path_key == *path_key);
+        let place = spread::<SPREAD>(&path_key.ends);
+        // A place that no burst path has taken tells that this one is new; only one that gave it up has to be searched for.
+        let is_new = self.numbers[place] == PacketContext::NO_BURST_PATH;
+        let known = if is_new { None } else { self.iter().position(|found| found.path.path_key == *path_key) };
         let number = if let Some(number) = known {
             number
         } else {
@@ -212,7 +215,7 @@ impl<'a> BurstPaths<'a> {
             self.count - 1
         };
         // A colliding burst path gives up its number, not its place: its next packet finds it by key again.
-        self.numbers[spread::<SPREAD>(&path_key.ends)] = number as u8;
+        self.numbers[place] = number as u8;
         Some(())
     }
 }
