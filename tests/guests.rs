@@ -255,6 +255,48 @@ fn a_guest_that_sluice_runs_has_what_its_eni_says_and_ends_with_the_command() {
     }
 }
 
+#[test]
+fn a_guest_has_the_descriptor_of_a_tap_device_whose_namespace_it_is_not_in() {
+    let Some(running) = with_a_free_eni() else { return };
+    let (files, space) = (guest::files().unwrap(), running.namespace("tap"));
+    // Another number of queues, and what was left by the last QEMU.
+    for (queues, descriptors) in [("1", "fd=3"), ("1", "fd=3"), ("2", "fds=3:4")] {
+        let mut command = running.sluice_command();
+        command.args(["vm", "exec", "--eni", "eni-1", "--namespace", &space, "--queues", queues, "--"]);
+        command.arg(files.join("qemu")).args([
+            "-nodefaults",
+            "-display",
+            "none",
+            "-M",
+            "q35",
+            "-accel",
+            "tcg",
+            "-m",
+            "128",
+        ]);
+        command.arg("-kernel").arg(files.join("kernel")).arg("-initrd").arg(files.join("initrd"));
+        command.args(["-append", &guest::kernel_words("10.0.1.10/24", "10.0.1.253")]);
+        command.args(["-netdev", &format!("tap,id=net0,{descriptors}")]);
+        command.args(["-device", "virtio-net-pci,netdev=net0,mac=02:00:00:00:01:07,romfile="]);
+        let console = running.folder().join("console");
+        command.arg("-serial").arg(format!("file:{}", console.display()));
+        let mut guest = QemuGuest::start_by(command, console);
+        guest.wait_until_ready();
+        guest.eventually_pings("10.0.1.253");
+        // The kernel of the namespace has the interface, and no frame of it.
+        let address = ["addr", "add", "10.0.1.99/24", "dev", "tap0"];
+        ip_command(&space, &address);
+        let reached = std::process::Command::new("ip")
+            .args(["netns", "exec", &space, "ping", "-c2", "-W1", "10.0.1.10"])
+            .output()
+            .unwrap();
+        assert!(!reached.status.success(), "{reached:?}");
+        assert!(!guest.passes("ping -c2 -W1 10.0.1.99"));
+        assert!(guest.power_off().success());
+        ip_command(&space, &["addr", "flush", "dev", "tap0"]);
+    }
+}
+
 /// The commands of one section of the page on virtual machines, a line each.
 fn commands_of(section: &str) -> Vec<String> {
     let page = include_str!("../docs/virtual-machines.md");
@@ -276,7 +318,7 @@ fn the_lines_of_the_page_work_as_pasted() {
     let host = running.namespace("host");
     let words = guest::kernel_words("10.0.1.77/24", "10.0.1.253");
     let mut booted = 0;
-    for section in ["", "vhost-user", "Stream", "TAP by name"] {
+    for section in ["", "vhost-user", "Stream", "TAP by name", "TAP by descriptor"] {
         for line in commands_of(section) {
             // Names that are this test's own, and one address so that the guest can be told it.
             let line = line
@@ -286,6 +328,10 @@ fn the_lines_of_the_page_work_as_pasted() {
                 .replace("vm-host", &host)
                 .replace("/run/vm", &folder)
                 .replace("libvirt-qemu", "root")
+                .replace(
+                    "sluice vm exec",
+                    &format!("{} vm exec --namespace {host}", harness::netns::program().display()),
+                )
                 .replace("eni create", "eni create --ip 10.0.1.77");
             // What the page says of QEMU 7.2 without KVM.
             let line = if section == "vhost-user" { line.replace("net0,mac", "net0,vectors=0,mac") } else { line };
@@ -300,7 +346,7 @@ fn the_lines_of_the_page_work_as_pasted() {
             let console = running.folder().join("console");
             let script = format!("exec {qemu} -append '{words}' -serial file:{} \"$@\"", console.display());
             let mut command = std::process::Command::new("sh");
-            command.args(["-c", &script, "sh"]);
+            command.args(["-c", &script, "sh"]).env("SLUICE_RUN_DIR", running.folder().join("run"));
             let mut guest = QemuGuest::start_by(command, console);
             guest.wait_until_ready();
             guest.eventually_pings("10.0.1.253");
@@ -309,7 +355,7 @@ fn the_lines_of_the_page_work_as_pasted() {
             assert!(running.sluice(&["port", "detach", "eni-vm"]).status.success());
         }
     }
-    assert_eq!(booted, 3);
+    assert_eq!(booted, 4);
     let _ = std::process::Command::new("ip").args(["netns", "delete", &host]).output();
 }
 

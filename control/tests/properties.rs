@@ -14,7 +14,9 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
 use std::sync::{Arc, Mutex};
-use vswitch_core::config::desired::{DesiredPort, Direction, PacketPort, StreamPort, TapPort, VhostUserPort};
+use vswitch_core::config::desired::{
+    DesiredPort, Direction, PacketPort, StreamPort, TapPort, TapSocketPort, VhostUserPort,
+};
 
 /// A store that can be looked into while an authority has it.
 #[derive(Clone, Default)]
@@ -171,8 +173,11 @@ fn interface() -> impl Strategy<Value = Command> {
     let (shared, relative) = (socket("/run/vm.sock"), socket("vm.sock"));
     let (path, socket_user) = ("/run/vm.sock".into(), None);
     let stream = DesiredPort::Stream(StreamPort { path, is_client: true, socket_user, mtu_bytes: 1500 });
+    let (path, socket_user) = ("/run/tap.sock".into(), Some("nobody".into()));
+    let handed_over = DesiredPort::TapSocket(TapSocketPort { path, socket_user, mtu_bytes: 1500 });
     let port = select(vec![
         DesiredPort::Memory,
+        handed_over,
         packet,
         shared,
         relative,

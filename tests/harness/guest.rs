@@ -222,6 +222,8 @@ impl QemuGuest {
     /// Starts QEMU by a command that lacks the second serial port only.
     pub fn start_by(mut command: Command, console: PathBuf) -> Self {
         let (control, theirs) = UnixStream::pair().expect("a pair of sockets");
+        // Above those that `sluice vm exec` gives to QEMU.
+        let theirs = rustix::io::fcntl_dupfd_cloexec(&theirs, 32).expect("a descriptor");
         rustix::io::fcntl_setfd(&theirs, rustix::io::FdFlags::empty()).expect("a descriptor to be inherited");
         control.set_read_timeout(Some(PATIENCE)).expect("a time limit");
         command.args([

@@ -3,7 +3,9 @@
 use super::vocabulary;
 use clap::Args;
 use serde::{Deserialize, Serialize};
-use vswitch_core::config::desired::{DesiredPort, PacketPort, StreamPort, TapPort, Timeouts, Tracking, VhostUserPort};
+use vswitch_core::config::desired::{
+    DesiredPort, PacketPort, StreamPort, TapPort, TapSocketPort, Timeouts, Tracking, VhostUserPort,
+};
 use vswitch_core::config::rate_limits::RateLimits;
 
 vocabulary! {
@@ -256,6 +258,15 @@ vocabulary! {
             conflicts_with_all = ["device", "namespace", "host_interface", "configure"]
         )]
         stream: Option<String>,
+        /// Instead of a device that the switch makes, a TAP device that another process makes, also in namespaces of its own,
+        /// and hands over at this Unix socket: `sluice port pass`.
+        #[arg(
+            long,
+            value_name = "PATH",
+            group = "socket",
+            conflicts_with_all = ["device", "namespace", "host_interface", "configure", "client"]
+        )]
+        tap_socket: Option<String>,
         /// Whether the hypervisor listens at the socket, and the switch connects to it.
         #[serde(default)]
         #[arg(long, requires = "socket")]
@@ -282,19 +293,40 @@ impl PortSpecification {
     /// # Errors
     /// In words, where what is said excludes each other.
     pub fn port(&self) -> Result<Option<DesiredPort>, &'static str> {
-        let Self { device, namespace, host_interface, vhost_user, stream, client, queues, socket_user, configure, mtu } =
-            self.clone();
+        let Self {
+            device,
+            namespace,
+            host_interface,
+            vhost_user,
+            stream,
+            tap_socket,
+            client,
+            queues,
+            socket_user,
+            configure,
+            mtu,
+        } = self.clone();
         let mtu_bytes = mtu.unwrap_or(TapPort::default_mtu_bytes());
         let has_device = device.is_some() || namespace.is_some() || host_interface.is_some() || configure.is_some();
-        if has_device && (vhost_user.is_some() || stream.is_some()) {
+        let sockets = [&vhost_user, &stream, &tap_socket].into_iter().flatten().count();
+        if sockets > 1 {
+            return Err("vhost_user, stream and tap_socket are sockets of different kinds: name one");
+        }
+        if has_device && sockets > 0 {
             return Err(
-                "vhost_user and stream name a socket; leave device, namespace, host_interface and configure out",
+                "vhost_user, stream and tap_socket name a socket; leave device, namespace, host_interface and configure out",
             );
         }
-        if let Some(path) = stream {
-            if vhost_user.is_some() || queues.is_some() {
-                return Err("stream is another socket than that of vhost_user, and has no queues");
+        if queues.is_some() && vhost_user.is_none() {
+            return Err("queues are of a virtual machine that shares its memory: name its socket by vhost_user");
+        }
+        if let Some(path) = tap_socket {
+            if client {
+                return Err("at tap_socket the switch listens: leave client out");
             }
+            return Ok(Some(DesiredPort::TapSocket(TapSocketPort { path, socket_user, mtu_bytes })));
+        }
+        if let Some(path) = stream {
             return Ok(Some(DesiredPort::Stream(StreamPort { path, is_client: client, socket_user, mtu_bytes })));
         }
         if let Some(path) = vhost_user {
@@ -302,8 +334,8 @@ impl PortSpecification {
             let port = VhostUserPort { path, is_client: client, queues, socket_user, mtu_bytes };
             return Ok(Some(DesiredPort::VhostUser(port)));
         }
-        if client || queues.is_some() || socket_user.is_some() {
-            return Err("client, queues and socket_user are of a socket: name it by vhost_user or stream");
+        if client || socket_user.is_some() {
+            return Err("client and socket_user are of a socket: name it by vhost_user, stream or tap_socket");
         }
         if let Some(interface) = host_interface {
             if device.is_some() || configure.is_some() {

@@ -2,7 +2,7 @@
 
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
-use rustix::ioctl::{self, IntegerSetter, Setter};
+use rustix::ioctl::{self, Getter, IntegerSetter, Setter};
 use std::io;
 
 /// `TUNSETIFF` of `linux/if_tun.h`: `_IOW('T', 202, int)`. The size in the number is that of an `int`, though the
@@ -16,10 +16,14 @@ const IFF_VNET_HDR: i16 = 0x4000;
 const TUNSETPERSIST: ioctl::Opcode = ioctl::opcode::write::<i32>(b'T', 203);
 /// `TUNSETOFFLOAD` of `linux/if_tun.h`: `_IOW('T', 208, unsigned int)`. The argument is the number itself.
 const TUNSETOFFLOAD: ioctl::Opcode = ioctl::opcode::write::<u32>(b'T', 208);
+/// `TUNGETIFF` of `linux/if_tun.h`: `_IOR('T', 210, unsigned int)`. The kernel writes a whole `struct ifreq`.
+const TUNGETIFF: ioctl::Opcode = ioctl::opcode::read::<u32>(b'T', 210);
 /// `TUNSETVNETHDRSZ` of `linux/if_tun.h`: `_IOW('T', 216, int)`.
 const TUNSETVNETHDRSZ: ioctl::Opcode = ioctl::opcode::write::<i32>(b'T', 216);
 /// `TUNSETSTEERINGEBPF` of `linux/if_tun.h`: `_IOR('T', 224, int)`. The kernel reads the `int`, whatever the name says.
 const TUNSETSTEERINGEBPF: ioctl::Opcode = ioctl::opcode::read::<i32>(b'T', 224);
+/// The numbers of `/dev/net/tun`: `MISC_MAJOR` and `TUN_MINOR`.
+const TUN_DEVICE: (u32, u32) = (10, 200);
 /// `SO_NETNS_COOKIE` of `asm-generic/socket.h`.
 const SO_NETNS_COOKIE: i32 = 71;
 /// Bytes of a device name, the closing zero included (`IFNAMSIZ`).
@@ -118,6 +122,74 @@ pub fn open_tap(device: &str, mode: TapMode) -> io::Result<OwnedFd> {
     // above) and is initialised whole; `fd` is an open descriptor. Rustix has no safe form of this request.
     unsafe { ioctl::ioctl(fd.as_fd(), Setter::<TUNSETIFF, InterfaceRequest>::new(request)) }?;
     Ok(fd)
+}
+
+/// The name of the TAP device that a descriptor is of, and its mode. Whatever the descriptor is of, the call does not wait.
+///
+/// # Errors
+/// It is of something else, or of a device whose frames have another form.
+pub fn tap_of(descriptor: impl AsFd) -> io::Result<(String, TapMode)> {
+    use rustix::fs::{AtFlags, FileType, StatxFlags, statx};
+    // A file system or device that another process serves may never answer: asked is only what the kernel itself knows.
+    let known = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let file = statx(&descriptor, "", known, StatxFlags::TYPE)?;
+    let is_device = FileType::from_raw_mode(file.stx_mode.into()) == FileType::CharacterDevice;
+    if !is_device || (file.stx_rdev_major, file.stx_rdev_minor) != TUN_DEVICE {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no TAP device"));
+    }
+    // SAFETY: `TUNGETIFF` writes one `struct ifreq` through the pointer that `Getter` passes, which leads to room for an
+    // `InterfaceRequest`, of that layout and valid for any bytes; the kernel fills all of it. The descriptor is borrowed and
+    // thereby open; one that is of no TAP device refuses the request.
+    let request = unsafe { ioctl::ioctl(descriptor.as_fd(), Getter::<TUNGETIFF, InterfaceRequest>::new()) }?;
+    if request.flags & (IFF_TAP | IFF_NO_PI) != IFF_TAP | IFF_NO_PI {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no TAP device without packet information"));
+    }
+    let has = |flag| request.flags & flag != 0;
+    let name = request.name.iter().take_while(|byte| **byte != 0).map(|byte| char::from(*byte)).collect();
+    Ok((name, TapMode { has_header: has(IFF_VNET_HDR), has_queues: has(IFF_MULTI_QUEUE) }))
+}
+
+/// Another descriptor of what this process was given under a number.
+///
+/// # Errors
+/// It was given nothing under that number.
+pub fn inherited(number: i32) -> io::Result<OwnedFd> {
+    // SAFETY: `F_DUPFD_CLOEXEC` takes numbers and follows no pointer; the kernel refuses one that is not open.
+    let duplicate = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) };
+    if duplicate < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just opened it for this call, so nobody else owns it.
+    Ok(unsafe { std::os::fd::FromRawFd::from_raw_fd(duplicate) })
+}
+
+/// Gives descriptors to the program that this process becomes, under the numbers from `first` on.
+///
+/// # Errors
+/// The program would lose what whoever started this process gave it under one of these numbers; or the kernel's error.
+pub fn bequeath(descriptors: &[OwnedFd], first: i32) -> io::Result<()> {
+    use std::os::fd::AsRawFd as _;
+    let above = first + descriptors.len() as i32;
+    let mut moved = Vec::new();
+    for descriptor in descriptors {
+        // Out of the way first, so that none takes the number of one that follows.
+        // SAFETY: `F_DUPFD_CLOEXEC` takes numbers and follows no pointer.
+        moved.push(unsafe { libc::fcntl(descriptor.as_raw_fd(), libc::F_DUPFD_CLOEXEC, above) });
+    }
+    for (number, moved) in (first..).zip(moved) {
+        // SAFETY: `F_GETFD` takes a number and follows no pointer.
+        let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
+        if flags >= 0 && flags & libc::FD_CLOEXEC == 0 {
+            let text = format!("descriptor {number} is taken: this process was started with it");
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
+        }
+        // SAFETY: `dup2` takes numbers and follows no pointer. What it replaces would be closed when this process becomes another
+        // program, which it is about to.
+        if moved < 0 || unsafe { libc::dup2(moved, number) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
 }
 
 /// Sets the length of a TAP device's virtio header.

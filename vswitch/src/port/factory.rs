@@ -78,6 +78,9 @@ impl PortFactory {
                 parts.into_iter().map(|part| Box::new(part) as _).collect()
             }
             desired::DesiredPort::Stream(socket) => vec![Box::new(stream::UnixStreamPort::open(socket)?)],
+            desired::DesiredPort::TapSocket(socket) => {
+                vec![Box::new(tap::socket::TapSocket::open(socket, self.tap_offloads())?)]
+            }
             desired::DesiredPort::Memory => {
                 (0..rx_queues).map(|rx_queue| Box::new(self.memory.open(eni, rx_queue)) as _).collect()
             }

@@ -25,10 +25,10 @@ impl PortSpec {
 
     /// The TAP device, if it is one.
     pub fn tap(&self) -> Option<&desired::TapPort> {
-        use desired::DesiredPort::{Memory, Packet, Stream, Tap, VhostUser};
+        use desired::DesiredPort::{Memory, Packet, Stream, Tap, TapSocket, VhostUser};
         match &self.port {
             Tap(tap) => Some(tap),
-            Packet(_) | VhostUser(_) | Stream(_) | Memory => None,
+            Packet(_) | VhostUser(_) | Stream(_) | TapSocket(_) | Memory => None,
         }
     }
 
@@ -39,24 +39,26 @@ impl PortSpec {
             desired::DesiredPort::Packet(interface) => af_packet::describe(interface),
             desired::DesiredPort::VhostUser(socket) => vhost_user::describe(socket),
             desired::DesiredPort::Stream(socket) => stream::describe(socket),
+            desired::DesiredPort::TapSocket(socket) => tap::socket::describe(socket),
             desired::DesiredPort::Memory => "memory".into(),
         }
     }
 
     /// The interface, if it is one that exists already.
     pub fn interface_that_exists(&self) -> Option<&desired::PacketPort> {
-        use desired::DesiredPort::{Memory, Packet, Stream, Tap, VhostUser};
+        use desired::DesiredPort::{Memory, Packet, Stream, Tap, TapSocket, VhostUser};
         match &self.port {
             Packet(packet) => Some(packet),
-            Tap(_) | VhostUser(_) | Stream(_) | Memory => None,
+            Tap(_) | VhostUser(_) | Stream(_) | TapSocket(_) | Memory => None,
         }
     }
 
     /// Whether a port of this kind may have several rx queues.
     pub fn has_rx_queues(&self) -> bool {
+        use desired::DesiredPort::{Memory, Packet, Stream, Tap, TapSocket, VhostUser};
         match self.port {
-            desired::DesiredPort::Tap(_) | desired::DesiredPort::VhostUser(_) | desired::DesiredPort::Memory => true,
-            desired::DesiredPort::Packet(_) | desired::DesiredPort::Stream(_) => false,
+            Tap(_) | VhostUser(_) | Memory => true,
+            Packet(_) | Stream(_) | TapSocket(_) => false,
         }
     }
 
@@ -72,14 +74,17 @@ impl PortSpec {
 
     /// Whether `other` can be had by setting this running port anew, without opening another.
     pub fn can_become(&self, other: &Self) -> bool {
-        use desired::DesiredPort::{Memory, Packet, Stream, Tap, VhostUser};
+        use desired::DesiredPort::{Memory, Packet, Stream, Tap, TapSocket, VhostUser};
         match (&self.port, &other.port) {
             // What is applied by netlink can be changed while the device is open; who configures it cannot.
             (Tap(old), Tap(new)) => self.device() == other.device() && old.configure == new.configure,
             (Packet(_), Packet(_)) => self.device() == other.device(),
             // Its peer stays connected where the MTU alone changes.
             (Stream(old), Stream(new)) => desired::StreamPort { mtu_bytes: new.mtu_bytes, ..old.clone() } == *new,
-            (Tap(_) | Packet(_) | VhostUser(_) | Stream(_) | Memory, _) => false,
+            (TapSocket(old), TapSocket(new)) => {
+                desired::TapSocketPort { mtu_bytes: new.mtu_bytes, ..old.clone() } == *new
+            }
+            (Tap(_) | Packet(_) | VhostUser(_) | Stream(_) | TapSocket(_) | Memory, _) => false,
         }
     }
 }

@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 use vswitch::os::io_uring::BatchRing;
 use vswitch::os::namespace;
 use vswitch::os::run_dir::RunDir;
+use vswitch::os::sys::{self, TapMode};
 use vswitch::port::af_packet::AfPacketPort;
 use vswitch::port::buffer_pool::{BufferPool, PoolSize};
 use vswitch::port::factory::{InterfaceIo, PortFactory};
 use vswitch::port::memory::MemoryGuest;
 use vswitch::port::spec::PortSpec;
-use vswitch::port::tap::TapIo;
+use vswitch::port::tap::{TapIo, socket};
 use vswitch::port::{Port, Received};
 use vswitch_core::config::desired::{self, TapPort};
 use vswitch_core::config::ids::{EniId, MacAddress};
@@ -32,6 +33,8 @@ pub(crate) const WAIT_MAX: Duration = Duration::from_secs(60);
 pub(crate) enum TestedPort {
     Memory,
     Tap(TapIo),
+    /// A TAP device that is handed over.
+    TapSocket,
     Packet,
     Xdp,
     /// With a guest that has packed rings, or split ones.
@@ -41,11 +44,12 @@ pub(crate) enum TestedPort {
     Stream,
 }
 
-pub(crate) const KINDS: [TestedPort; 8] = [
+pub(crate) const KINDS: [TestedPort; 9] = [
     TestedPort::Memory,
     TestedPort::Stream,
     TestedPort::Tap(TapIo::Plain),
     TestedPort::Tap(TapIo::Uring),
+    TestedPort::TapSocket,
     TestedPort::Packet,
     TestedPort::Xdp,
     TestedPort::VhostUser { is_packed: false },
@@ -148,6 +152,10 @@ impl PortRig {
                 let device = "eth0".into();
                 desired::DesiredPort::Tap(TapPort { device, namespace, create_namespace, configure, mtu_bytes })
             }
+            TestedPort::TapSocket => {
+                let path = self.tap_socket().to_str().unwrap().to_owned();
+                desired::DesiredPort::TapSocket(desired::TapSocketPort { path, socket_user: None, mtu_bytes })
+            }
             TestedPort::Packet | TestedPort::Xdp => {
                 self.ip(&["link", "add", "port0", "mtu", &mtu, "type", "veth", "peer", "name", "eth0"]);
                 self.ip(&["link", "set", "port0", "up"]);
@@ -177,9 +185,35 @@ impl PortRig {
             }
         };
         self.port = Some(opened.unwrap());
+        if self.kind == TestedPort::TapSocket {
+            self.hand_over();
+        }
         self.connect_guest();
         if self.kind.is_of_kernel() {
             self.ip(&["link", "set", "eth0", "mtu", &mtu, "up"]);
+        }
+    }
+
+    fn tap_socket(&self) -> std::path::PathBuf {
+        std::env::temp_dir().join(format!("{}.sock", self.namespace))
+    }
+
+    /// Makes the guest's device, and hands it over.
+    fn hand_over(&mut self) {
+        let mode = TapMode { has_header: true, has_queues: false };
+        let device = namespace::within(&self.namespace, || sys::open_tap("eth0", mode)).unwrap();
+        let path = self.tap_socket();
+        let handed = std::thread::spawn(move || socket::hand_over(&path, &[device]));
+        self.receive_until_peer();
+        handed.join().unwrap().unwrap();
+    }
+
+    /// Receives until the program at the other end is there.
+    fn receive_until_peer(&mut self) {
+        let (port, started) = (self.port.as_mut().unwrap(), Instant::now());
+        while port.peer().unwrap().problem().is_some() {
+            assert!(started.elapsed() < WAIT_MAX, "{:?}", port.peer());
+            take(port.as_mut(), &mut self.pool, 0, &mut Vec::new()).unwrap();
         }
     }
 
@@ -209,11 +243,7 @@ impl PortRig {
             }
             PortGuest::Memory(_) | PortGuest::Interface(..) => return,
         }
-        let (port, started) = (self.port.as_mut().unwrap(), Instant::now());
-        while port.peer().unwrap().problem().is_some() {
-            assert!(started.elapsed() < WAIT_MAX, "{:?}", port.peer());
-            take(port.as_mut(), &mut self.pool, 0, &mut Vec::new()).unwrap();
-        }
+        self.receive_until_peer();
     }
 
     /// A veth end takes programs in its driver for frames within a page only.

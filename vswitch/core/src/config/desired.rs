@@ -406,6 +406,8 @@ pub enum DesiredPort {
     VhostUser(VhostUserPort),
     /// A Unix stream socket on which each frame follows its length.
     Stream(StreamPort),
+    /// A TAP device whose descriptors another process hands over at a Unix socket.
+    TapSocket(TapSocketPort),
     /// An in-memory queue that tests and benchmarks feed by hand.
     Memory,
 }
@@ -418,6 +420,7 @@ impl DesiredPort {
             Self::Packet(_) => "packet",
             Self::VhostUser(_) => "vhost-user",
             Self::Stream(_) => "stream",
+            Self::TapSocket(_) => "tap-socket",
             Self::Memory => "memory",
         }
     }
@@ -429,6 +432,7 @@ impl DesiredPort {
             Self::Packet(packet) => packet.mtu_bytes,
             Self::VhostUser(socket) => socket.mtu_bytes,
             Self::Stream(socket) => socket.mtu_bytes,
+            Self::TapSocket(socket) => socket.mtu_bytes,
             Self::Memory => MTU_BYTES_MAX as u16,
         }
     }
@@ -444,6 +448,7 @@ impl DesiredPort {
         match self {
             Self::VhostUser(socket) => Some(&socket.path),
             Self::Stream(socket) => Some(&socket.path),
+            Self::TapSocket(socket) => Some(&socket.path),
             Self::Tap(_) | Self::Packet(_) | Self::Memory => None,
         }
     }
@@ -453,7 +458,7 @@ impl DesiredPort {
         match self {
             Self::Tap(tap) => Some((&tap.device, tap.namespace.as_deref())),
             Self::Packet(packet) => Some((&packet.device, packet.namespace.as_deref())),
-            Self::VhostUser(_) | Self::Stream(_) | Self::Memory => None,
+            Self::VhostUser(_) | Self::Stream(_) | Self::TapSocket(_) | Self::Memory => None,
         }
     }
 }
@@ -525,6 +530,21 @@ pub struct StreamPort {
     #[serde(default)]
     pub is_client: bool,
     /// The user, by name or number, who may connect to a socket that the switch listens at; the switch's own if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket_user: Option<String>,
+    /// The largest layer-3 packet, bytes.
+    #[serde(default = "TapPort::default_mtu_bytes")]
+    pub mtu_bytes: u16,
+}
+
+/// A TAP device that another process made, in a namespace that the switch need not enter: at the socket it hands over
+/// descriptors of the device, one for each queue.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TapSocketPort {
+    /// The socket that the switch listens at: an absolute path of at most 107 bytes.
+    pub path: String,
+    /// The user, by name or number, who may connect; the switch's own if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub socket_user: Option<String>,
     /// The largest layer-3 packet, bytes.

@@ -5,6 +5,7 @@
 //! whoever needs them: to nobody, if the receiver accepts such frames too.
 
 pub mod persistent;
+pub mod socket;
 pub mod steering;
 
 use crate::os::io_uring::BatchRing;
@@ -17,8 +18,8 @@ use crate::port::buffer_pool::BufferPool;
 use crate::port::virtio_header::{self, HEADER_BYTES};
 use crate::port::{Port, Received};
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::io::Errno;
-use std::io;
+use rustix::io::{Errno, ReadWriteFlags};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::BorrowedFd;
 use vswitch_core::config::desired::TapPort;
 use vswitch_core::config::ids::MacAddress;
@@ -148,7 +149,7 @@ fn open_device(name: &str, wanted: Offloads, has_queues: bool) -> io::Result<(De
         let descriptor = sys::open_tap(name, TapMode { has_header: false, has_queues })?;
         // Whoever had the device open before may have enabled offloads.
         sys::set_tap_offloads(&descriptor, 0)?;
-        Ok((Device { descriptor, header_bytes: 0 }, Offloads::NONE))
+        Ok((Device { descriptor, header_bytes: 0, may_block: false }, Offloads::NONE))
     };
     if wanted == Offloads::NONE {
         return plain();
@@ -158,7 +159,15 @@ fn open_device(name: &str, wanted: Offloads, has_queues: bool) -> io::Result<(De
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => return plain(),
         opened => opened?,
     };
-    sys::set_tap_header_bytes(&descriptor, HEADER_BYTES as i32)?;
+    match negotiate(&descriptor, wanted)? {
+        Some(offloads) => Ok((Device { descriptor, header_bytes: HEADER_BYTES, may_block: false }, offloads)),
+        None => plain(),
+    }
+}
+
+/// Agrees with a device that has headers on those of the `wanted` offloads that the kernel knows; none if on nothing at all.
+fn negotiate(descriptor: &OwnedFd, wanted: Offloads) -> io::Result<Option<Offloads>> {
+    sys::set_tap_header_bytes(descriptor, HEADER_BYTES as i32)?;
     let tcp = Offloads::TCP_V4.with(Offloads::TCP_V6);
     // From most to least, since the kernel refuses a set as a whole if it does not know one of them.
     for offered in [Offloads::ALL, Offloads::CHECKSUM.with(tcp), Offloads::CHECKSUM, Offloads::NONE] {
@@ -166,12 +175,11 @@ fn open_device(name: &str, wanted: Offloads, has_queues: bool) -> io::Result<(De
         let flags = flags_of(Offloads::CHECKSUM, tap_offloads::CHECKSUM)
             | flags_of(tcp, tap_offloads::TCP)
             | flags_of(Offloads::UDP, tap_offloads::UDP);
-        if sys::set_tap_offloads(&descriptor, flags).is_ok() {
-            let device = Device { descriptor, header_bytes: HEADER_BYTES };
-            return Ok((device, Offloads::from_bits(offered.bits() & wanted.bits())));
+        if sys::set_tap_offloads(descriptor, flags).is_ok() {
+            return Ok(Some(Offloads::from_bits(offered.bits() & wanted.bits())));
         }
     }
-    plain()
+    Ok(None)
 }
 
 /// Applies another configuration to the device of a running port.
@@ -220,12 +228,32 @@ struct Device {
     descriptor: OwnedFd,
     /// The length of the virtio header in front of each frame, bytes; zero if there is none.
     header_bytes: usize,
+    /// Whether another process may have calls wait, so that each has to say that it does not.
+    may_block: bool,
 }
+
+/// The place in a device that has none.
+const NO_OFFSET: u64 = u64::MAX;
 
 impl Device {
     fn read(&self, buffer: &mut FrameBuffer) -> rustix::io::Result<Offload> {
-        let read_bytes = rustix::io::read(&self.descriptor, buffer.room_with_header(self.header_bytes))?;
+        let room = buffer.room_with_header(self.header_bytes);
+        let read_bytes = match self.may_block {
+            false => rustix::io::read(&self.descriptor, room)?,
+            true => {
+                let rooms = &mut [IoSliceMut::new(room)];
+                rustix::io::preadv2(&self.descriptor, rooms, NO_OFFSET, ReadWriteFlags::NOWAIT)?
+            }
+        };
         Ok(self.claim(buffer, read_bytes))
+    }
+
+    fn write(&self, packet: &mut Packet) -> rustix::io::Result<usize> {
+        let piece = self.piece(packet);
+        match self.may_block {
+            false => rustix::io::write(&self.descriptor, piece),
+            true => rustix::io::pwritev2(&self.descriptor, &[IoSlice::new(piece)], NO_OFFSET, ReadWriteFlags::NOWAIT),
+        }
     }
 
     /// Trims the buffer to the frame that was read and returns the offload request in its header.
@@ -365,7 +393,7 @@ impl Port for Tap {
             }
             _ => {
                 for packet in burst {
-                    let written = rustix::io::write(descriptor, self.device.piece(packet));
+                    let written = self.device.write(packet);
                     set_verdict(packet, written);
                 }
             }

@@ -1,6 +1,7 @@
 //! `sluice vm`: QEMU on an ENI.
 
 mod accelerator;
+mod descriptor;
 
 use super::{CliError, CliSession};
 use accelerator::Accelerator;
@@ -9,6 +10,7 @@ use control::command::{Command as Change, EniAttach};
 use control::socket::protocol::{Changed, Forwarding};
 use control::socket::query::{Answer, EniShow, Query};
 use control::socket::view::EniView;
+use descriptor::VmExec;
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -21,6 +23,9 @@ pub(crate) enum VmVerb {
     /// Run a virtual machine on an ENI: `sluice vm run --eni eni-web --kernel vmlinuz --initrd initrd.img`. It ends with the
     /// guest; the ENI stays attached.
     Run(VmRun),
+    /// Run a hypervisor with a TAP device that it gets as descriptor 3, in a namespace that nothing else is in: `sluice vm
+    /// exec --eni eni-web -- qemu-system-x86_64 … -netdev tap,id=net0,fd=3`. The ENI stays attached.
+    Exec(VmExec),
 }
 
 /// What a virtual machine is started with.
@@ -68,11 +73,11 @@ enum VmPort {
 }
 
 pub(super) fn run(session: &CliSession, verb: VmVerb) -> Result<(), CliError> {
-    let VmVerb::Run(run) = verb;
-    let eni = EniShow { eni: run.eni.clone() };
-    let Answer::Eni(eni) = session.ask(Query::EniShow(eni))? else {
-        return Err(CliError::Usage(format!("no answer about {}", run.eni)));
+    let run = match verb {
+        VmVerb::Run(run) => run,
+        VmVerb::Exec(exec) => return descriptor::run(session, &exec),
     };
+    let eni = view_of(session, &run.eni)?;
     for file in std::iter::once(&run.kernel).chain(&run.initrd) {
         std::fs::File::open(file)
             .map_err(|error| CliError::Usage(format!("{} cannot be read: {error}", file.display())))?;
@@ -107,12 +112,23 @@ fn attach(session: &CliSession, eni: &EniView, port: VmPort) -> Result<DesiredPo
         }
         VmPort::Stream => DesiredPort::Stream(StreamPort { path, is_client, socket_user, mtu_bytes }),
     };
+    attach_to(session, eni, port)
+}
+
+fn attach_to(session: &CliSession, eni: &EniView, port: DesiredPort) -> Result<DesiredPort, CliError> {
     let attach = Change::EniAttach(EniAttach { eni: eni.id.to_string(), port: port.clone() });
     let Changed { forwarding, .. } = session.connect()?.change(&attach)?;
     if let Forwarding::Applied(_) = forwarding {
         return Ok(port);
     }
     Err(CliError::Usage(format!("{} is attached, but its rules are not in force yet: try again", eni.id)))
+}
+
+fn view_of(session: &CliSession, eni: &str) -> Result<Box<EniView>, CliError> {
+    match session.ask(Query::EniShow(EniShow { eni: eni.to_owned() }))? {
+        Answer::Eni(view) => Ok(view),
+        _ => Err(CliError::Usage(format!("no answer about {eni}"))),
+    }
 }
 
 /// QEMU's arguments for the guest's interface.
@@ -137,11 +153,13 @@ fn network(eni: &EniView, port: &DesiredPort, memory_mib: u32) -> Result<Vec<Str
             ]
             .concat())
         }
-        DesiredPort::Tap(_) | DesiredPort::Packet(_) | DesiredPort::Memory => Err(CliError::Usage(format!(
-            "{id} is attached to a port of kind {kind}, which is none for a virtual machine: `sluice port detach {id}` first",
-            id = eni.id,
-            kind = port.kind()
-        ))),
+        DesiredPort::Tap(_) | DesiredPort::Packet(_) | DesiredPort::TapSocket(_) | DesiredPort::Memory => {
+            Err(CliError::Usage(format!(
+                "{id} is attached to a port of kind {kind}, which is none for a virtual machine: `sluice port detach {id}` first",
+                id = eni.id,
+                kind = port.kind()
+            )))
+        }
     }
 }
 

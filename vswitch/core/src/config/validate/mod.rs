@@ -343,7 +343,7 @@ pub fn check_socket(port: &DesiredPort) -> Result<(), String> {
     let is_of_the_other_side = match port {
         DesiredPort::VhostUser(socket) => socket.is_client && socket.socket_user.is_some(),
         DesiredPort::Stream(socket) => socket.is_client && socket.socket_user.is_some(),
-        DesiredPort::Tap(_) | DesiredPort::Packet(_) | DesiredPort::Memory => false,
+        DesiredPort::Tap(_) | DesiredPort::Packet(_) | DesiredPort::TapSocket(_) | DesiredPort::Memory => false,
     };
     if is_of_the_other_side {
         return Err("a socket that the hypervisor listens at is the hypervisor's: leave its user out".into());
