@@ -7,6 +7,9 @@ pub type Clock = fn() -> u64;
 
 /// One in this many bursts is timed, since reading a clock takes as long as evaluating a packet.
 const BURSTS_PER_SAMPLE: u32 = 64;
+/// After one without packets, so many pass before the next is timed: an idle worker would read the clock all the time. Odd,
+/// so that it is not always the same one of two ports.
+const BURSTS_AFTER_EMPTY: u32 = 15;
 
 /// The phases of a burst, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,15 +75,15 @@ impl Stopwatch {
         }
     }
 
-    /// Ends a burst. One without packets does not count; the next is timed instead.
+    /// Ends a burst. One without packets does not count; another soon is timed instead.
     #[inline]
     pub fn finish(&mut self, packets: usize) {
         if self.last_ns.take().is_none() {
             return;
         }
         if packets == 0 {
-            // The sample is spent on the next burst instead: idle turns say nothing about packets.
-            self.bursts = self.bursts.wrapping_sub(1);
+            // Idle turns say nothing about packets.
+            self.bursts = self.bursts.wrapping_sub(BURSTS_AFTER_EMPTY);
             return;
         }
         self.timing.packets += packets as u64;
@@ -116,6 +119,9 @@ mod tests {
             assert_eq!(burst(5), PhaseTimes::default());
         }
         assert_eq!(burst(0), PhaseTimes::default());
+        for _ in 1..BURSTS_AFTER_EMPTY {
+            assert_eq!(burst(5), PhaseTimes::default());
+        }
         let expected = PhaseTimes { packets: 5, receive_ns: 10, admit_ns: 20, judge_ns: 30, send_ns: 40 };
         assert_eq!(burst(5), expected);
         assert_eq!(burst(5), expected);
