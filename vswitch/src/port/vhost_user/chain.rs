@@ -18,6 +18,8 @@ pub(super) const CHAINS_MAX: usize = 128;
 pub(super) const DESCRIPTOR_BYTES: usize = 16;
 
 const CACHE_LINE_BYTES: u64 = 64;
+/// Bytes of the longest header in front of a frame.
+pub(super) const HEADER_BYTES_MAX: usize = 12;
 
 /// `VIRTQ_DESC_F_NEXT`, `VIRTQ_DESC_F_WRITE`, `VIRTQ_DESC_F_INDIRECT`.
 pub(super) const FLAG_NEXT: u16 = 1;
@@ -182,11 +184,19 @@ impl Chains {
     #[inline(always)]
     pub(super) fn prefetch_last(&self, memory: &GuestMemory) {
         let Some(chain) = self.list.last() else { return };
-        let lines = [chain.first_address, chain.first_address.wrapping_add(CACHE_LINE_BYTES)];
-        match self.write_flag {
-            0 => lines.iter().for_each(|line| memory.prefetch(*line)),
-            _ => lines.iter().for_each(|line| memory.prefetch_to_write(*line)),
+        let (address, next) = (chain.first_address, chain.first_address.wrapping_add(CACHE_LINE_BYTES));
+        if self.write_flag == 0 {
+            memory.prefetch(address);
+            return memory.prefetch(next);
         }
+        // A header in a line of its own is mostly read alone.
+        let has_own_line = address % CACHE_LINE_BYTES >= CACHE_LINE_BYTES - HEADER_BYTES_MAX as u64;
+        if has_own_line {
+            memory.prefetch(address)
+        } else {
+            memory.prefetch_to_write(address)
+        }
+        memory.prefetch_to_write(next);
     }
 
     #[inline(always)]

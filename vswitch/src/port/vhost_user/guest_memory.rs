@@ -269,6 +269,20 @@ impl GuestSlice<'_> {
         unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), self.start.as_ptr(), bytes) }
     }
 
+    /// Writes bytes, as far as there is room, unless they are there already: then no cache line is taken from the guest, which
+    /// mostly finds the header of a frame as the last one left it.
+    #[inline(always)]
+    pub(super) fn write_unless_equal<const N: usize>(&self, bytes: &[u8; N]) {
+        if self.bytes >= N {
+            // SAFETY: as for reading. The guest gains nothing by changing them meanwhile: they are its own to read.
+            let there = unsafe { self.start.cast::<[u8; N]>().read_unaligned() };
+            if there == *bytes {
+                return;
+            }
+        }
+        self.write(bytes);
+    }
+
     /// The part from `offset` on.
     #[inline]
     pub(super) fn from(&self, offset: usize) -> Self {

@@ -1,6 +1,6 @@
 //! A queue that carries frames: its ring, the memory its buffers are in, and whom to tell.
 
-use super::chain::{BufferPiece, CHAINS_MAX, Chain, Chains, QueueDirection, RingFault};
+use super::chain::{BufferPiece, CHAINS_MAX, Chain, Chains, HEADER_BYTES_MAX, QueueDirection, RingFault};
 use super::dirty_log::DirtyLog;
 use super::features::{Feature, Features};
 use super::guest_memory::GuestMemory;
@@ -14,9 +14,6 @@ use vswitch_core::config::limits::{BURST_BYTES, BURST_PACKETS, ETHERNET_HEADER_B
 use vswitch_core::packet::offload::Offload;
 use vswitch_core::packet::verdict::{DropReason, Verdict};
 use vswitch_core::packet::{FrameBuffer, Packet};
-
-/// Bytes of the longest header in front of a frame.
-const HEADER_BYTES_MAX: usize = 12;
 
 /// What a queue is made from.
 #[derive(Debug)]
@@ -208,7 +205,12 @@ impl ActiveQueue {
         let header = header_of(packet, *features, 1);
         let BufferPiece { address, bytes } = chain.first();
         let slice = memory.slice(address, bytes as usize).ok_or(RingFault::NotMapped)?;
-        slice.write(with_header(&mut packet.buffer, &header, *header_bytes));
+        // By its size, which is known in either case; a legacy driver does not get the end.
+        match header.first_chunk::<HEADER_BYTES>().filter(|_| *header_bytes == HEADER_BYTES) {
+            Some(header) => slice.write_unless_equal(header),
+            None => slice.write_unless_equal(&header),
+        }
+        slice.from(*header_bytes).write(packet.buffer.frame());
         ring.put_used(chain, needed as u32);
         *first += 1;
         Ok(None)
