@@ -14,7 +14,7 @@ use rustix::time::{
 use std::io::{self, ErrorKind};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Front ends that a port has at once.
 const FRONT_ENDS_MAX: usize = 4;
@@ -74,6 +74,31 @@ impl Reconnection {
     }
 }
 
+/// How often at most the log tells of front ends that a port has lost.
+const TOLD_PERIOD: Duration = Duration::from_secs(10);
+
+/// What the log is told of lost front ends: one that comes and goes a thousand times a second must not fill it.
+#[derive(Debug, Default)]
+struct LossLog {
+    told: Option<Instant>,
+    untold: u64,
+}
+
+impl LossLog {
+    /// Counts a loss; what to add to a line about it, if one is due.
+    fn note(&mut self, now: Instant) -> Option<String> {
+        if self.told.is_some_and(|told| now.duration_since(told) < TOLD_PERIOD) {
+            self.untold += 1;
+            return None;
+        }
+        self.told = Some(now);
+        match std::mem::take(&mut self.untold) {
+            0 => Some(String::new()),
+            untold => Some(format!(" (and {untold} more since the last line about it)")),
+        }
+    }
+}
+
 /// The front ends of a port.
 #[derive(Debug)]
 pub(super) struct FrontEnds {
@@ -82,6 +107,7 @@ pub(super) struct FrontEnds {
     queues: SharedQueues,
     next_number: u64,
     has_more: bool,
+    loss_log: LossLog,
 }
 
 impl FrontEnds {
@@ -102,7 +128,7 @@ impl FrontEnds {
             registry.register(&mut SourceFd(&listener.listener().as_raw_fd()), SOCKET_OR_TIMER, Interest::READABLE)?;
             SocketRole::Server(listener)
         };
-        Ok(Self { role, front_ends: Vec::new(), queues, next_number: 1, has_more: true })
+        Ok(Self { role, front_ends: Vec::new(), queues, next_number: 1, has_more: true, loss_log: LossLog::default() })
     }
 
     /// Why a port without a front end carries nothing.
@@ -146,11 +172,14 @@ impl FrontEnds {
     fn remove(&mut self, at: usize, error: &io::Error) {
         let front_end = self.front_ends.remove(at);
         let path = &self.queues.spec.path;
-        if error.kind() != ErrorKind::ConnectionAborted {
-            log::warn!("vhost-user port at {path}: its front end is let go: {error}");
+        let is_fault = error.kind() != ErrorKind::ConnectionAborted;
+        if is_fault {
             self.queues.peer.count_fault();
-        } else {
-            log::info!("vhost-user port at {path}: its front end is gone");
+        }
+        match self.loss_log.note(Instant::now()) {
+            Some(more) if is_fault => log::warn!("vhost-user port at {path}: its front end is let go: {error}{more}"),
+            Some(more) => log::info!("vhost-user port at {path}: its front end is gone{more}"),
+            None => {}
         }
         drop(front_end);
         if let SocketRole::Client(reconnection) = &mut self.role {
@@ -248,4 +277,18 @@ pub(super) fn part() -> io::Result<(Poll, PartEvents)> {
     let poll = Poll::new()?;
     let events = PartEvents::new(&poll, WAKER)?;
     Ok((poll, events))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_is_told_of_losses_now_and_then_and_of_how_many() {
+        let (mut log, start) = (LossLog::default(), Instant::now());
+        assert_eq!(log.note(start).as_deref(), Some(""));
+        assert!((1..1000).all(|number| log.note(start + TOLD_PERIOD * number / 1000).is_none()));
+        assert!(log.note(start + TOLD_PERIOD).unwrap().contains("999 more"));
+        assert_eq!(log.note(start + TOLD_PERIOD * 2).as_deref(), Some(""));
+    }
 }
