@@ -49,8 +49,14 @@ fn tap(namespace: &str, number: u8) -> io::Result<Tap> {
     let tap = TapPort { device, namespace, create_namespace: true, configure: true, mtu_bytes: 1500 };
     let address = format!("10.9.0.{number}/24").parse().map_err(io::Error::other)?;
     let mac = format!("02:00:00:00:00:0{number}").parse().map_err(io::Error::other)?;
-    let interface =
-        Interface { mac, mtu_bytes: 1500, addresses: vec![address], gateways: Vec::new(), gateway_mac: mac };
+    let interface = Interface {
+        mac,
+        mtu_bytes: 1500,
+        addresses: vec![address],
+        gateways: Vec::new(),
+        gateway_mac: mac,
+        routes: Vec::new(),
+    };
     Tap::open_with(&tap, Some(&interface), Offloads::ALL, TapIo::Plain)
 }
 

@@ -184,7 +184,8 @@ fn queues_of_a_tap_have_each_flow_in_one_of_them_and_in_order() {
     let (namespace, create_namespace) = (Some(name.clone()), true);
     let tap = TapPort { device: "eth0".into(), namespace, create_namespace, configure: true, mtu_bytes: 1400 };
     let (mac, addresses) = ("02:00:00:00:00:05".parse().unwrap(), vec!["10.9.0.5/24".parse().unwrap()]);
-    let interface = Interface { mac, mtu_bytes: 1400, addresses, gateways: Vec::new(), gateway_mac: mac };
+    let interface =
+        Interface { mac, mtu_bytes: 1400, addresses, gateways: Vec::new(), gateway_mac: mac, routes: Vec::new() };
     for io in [TapIo::Plain, TapIo::Uring] {
         let mut queues = Tap::open_rx_queues(&tap, Some(&interface), (Offloads::ALL, io), 3).unwrap();
         assert_eq!(queues.len(), 3);

@@ -54,6 +54,7 @@ fn interface() -> Interface {
         addresses: vec!["10.9.0.5/24".parse().unwrap(), "2001:db8::5/64".parse().unwrap()],
         gateways: vec!["10.9.0.253".parse().unwrap(), "2001:db8::fd".parse().unwrap()],
         gateway_mac: "02:00:00:00:00:fd".parse().unwrap(),
+        routes: Vec::new(),
     }
 }
 

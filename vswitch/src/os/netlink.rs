@@ -48,6 +48,8 @@ pub struct Interface {
     pub gateways: Vec<IpAddr>,
     /// The hardware address of all gateways.
     pub gateway_mac: MacAddress,
+    /// Other prefixes that are reached through the router, each with its address on the link.
+    pub routes: Vec<(IpNet, IpAddr)>,
 }
 
 impl Interface {
@@ -56,9 +58,10 @@ impl Interface {
         self.gateways.iter().copied().find(|gateway| address.contains(gateway))
     }
 
-    /// The subnets that have a gateway, each with it.
+    /// The subnets that have a gateway, and the other prefixes, each with it.
     fn subnets(&self) -> BTreeSet<(IpNet, IpAddr)> {
-        self.addresses.iter().filter_map(|address| Some((address.trunc(), self.gateway_of(address)?))).collect()
+        let own = self.addresses.iter().filter_map(|address| Some((address.trunc(), self.gateway_of(address)?)));
+        own.chain(self.routes.iter().copied()).collect()
     }
 }
 

@@ -38,7 +38,7 @@ use std::sync::Arc;
 use vswitch_core::compile::Compiler;
 use vswitch_core::compile::snapshot::Snapshot;
 use vswitch_core::config::desired::{Desired, DesiredEni, PacketPort, TapPort};
-use vswitch_core::config::ids::{EniId, EniIndex, VpcId};
+use vswitch_core::config::ids::{EniId, EniIndex, UplinkId, VpcId};
 use vswitch_core::config::limits::{TABLE_WARNING_PERCENT, WORKERS_MAX};
 use vswitch_core::config::protocol::{Applied, Delta};
 use vswitch_core::config::refusal::Refusal;
@@ -297,28 +297,39 @@ impl Switch {
     /// The ENIs whose ports a change may affect. It includes those in subnets that changed, because guests are told the
     /// router's addresses.
     fn affected(&self, delta: &Delta) -> BTreeSet<EniId> {
-        let (named, desired) = (delta.enis.keys(), self.compiler.desired());
+        let desired = self.compiler.desired();
+        let named = || delta.enis.keys().cloned().chain(self.affected_uplinks(delta));
         let router_changes = |vpc: &VpcId| {
             let now = delta.vpcs.get(vpc).and_then(Option::as_ref);
             now.zip(desired.vpcs.get(vpc)).is_some_and(|(now, before)| now.gateway_mac != before.gateway_mac)
         };
         let routers: BTreeSet<_> = delta.vpcs.keys().filter(|vpc| router_changes(vpc)).collect();
         if delta.vswitches.is_empty() && routers.is_empty() {
-            return named.cloned().collect();
+            return named().collect();
         }
         let is_concerned = |eni: &DesiredEni| {
             let vswitch = || desired.vswitches.get(&eni.vswitch);
             delta.vswitches.contains_key(&eni.vswitch) || vswitch().is_some_and(|it| routers.contains(&it.vpc))
         };
         let within = desired.enis.iter().filter(|(_, eni)| is_concerned(eni));
-        named.chain(within.map(|(id, _)| id)).cloned().collect()
+        named().chain(within.map(|(id, _)| id.clone())).collect()
+    }
+
+    /// The uplinks, by the names of their interfaces, whose ports a change may affect: the hosts behind them have routes to
+    /// the subnets of their VPC.
+    fn affected_uplinks(&self, delta: &Delta) -> Vec<EniId> {
+        let subnets_change = !delta.vswitches.is_empty();
+        let all = self.compiler.desired().uplinks.keys().filter(move |_| subnets_change);
+        delta.uplinks.keys().chain(all).map(UplinkId::interface).collect()
     }
 
     /// Enters the ports of these ENIs in the table of locations.
     fn note_slots(&mut self, enis: &BTreeSet<EniId>) {
         for eni in enis {
             // A port that is to be closed ends with the state that had it, not when its worker returns it.
-            let stays = self.compiler.desired().enis.get(eni).is_some_and(|eni| eni.port.is_some());
+            let desired = self.compiler.desired();
+            let is_uplink = desired.uplinks.contains_key(&UplinkId::from(eni.as_str()));
+            let stays = is_uplink || desired.enis.get(eni).is_some_and(|eni| eni.port.is_some());
             let slot = self.ports.get(eni).filter(|_| stays).map(|record| record.slot);
             self.placement.set_slot(eni, slot);
         }

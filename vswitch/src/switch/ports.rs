@@ -290,7 +290,7 @@ impl Switch {
     /// was more likely lost than emptied, and there may be guests.
     pub(super) fn remove_leftovers(&mut self) {
         // Once per process: later changes remove what they replace.
-        if std::mem::replace(&mut self.has_removed_leftovers, true) || self.compiler.desired().enis.is_empty() {
+        if std::mem::replace(&mut self.has_removed_leftovers, true) || self.compiler.desired().has_no_interface() {
             return;
         }
         if let Some(run_dir) = &self.factory.run_dir {

@@ -4,8 +4,9 @@ use crate::os::netlink::Interface;
 use crate::port::spec::PortSpec;
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
-use vswitch_core::config::desired::{Desired, DesiredEni, DesiredPort, DesiredVpc};
-use vswitch_core::config::ids::EniId;
+use std::net::IpAddr;
+use vswitch_core::config::desired::{Desired, DesiredEni, DesiredPort, DesiredUplink, DesiredVpc};
+use vswitch_core::config::ids::{EniId, UplinkId};
 
 /// One step from the running ports to the desired ones. Steps are carried out in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,7 +23,7 @@ pub enum PortStep {
     Close(EniId),
 }
 
-/// The ports that a desired state specifies for some of its ENIs.
+/// The ports that a desired state specifies for some of its ENIs and uplinks.
 pub fn port_specs(desired: &Desired, enis: &BTreeSet<EniId>) -> BTreeMap<EniId, PortSpec> {
     let spec = |(id, eni): (&EniId, &DesiredEni)| {
         let port = eni.port.clone()?;
@@ -32,7 +33,54 @@ pub fn port_specs(desired: &Desired, enis: &BTreeSet<EniId>) -> BTreeMap<EniId, 
         };
         Some((id.clone(), PortSpec { port, mac: eni.mac, interface }))
     };
-    enis.iter().filter_map(|id| desired.enis.get_key_value(id)).filter_map(spec).collect()
+    let uplink = |id: &EniId| {
+        let uplink = desired.uplinks.get(&UplinkId::from(id.as_str()))?;
+        Some((id.clone(), uplink_spec(uplink, desired)))
+    };
+    let of_enis = enis.iter().filter_map(|id| desired.enis.get_key_value(id)).filter_map(spec);
+    of_enis.chain(enis.iter().filter_map(uplink)).collect()
+}
+
+/// The port of an uplink. A device that the switch configures is the next hop: it has its addresses, and routes to what is
+/// reached through the uplink.
+fn uplink_spec(uplink: &DesiredUplink, desired: &Desired) -> PortSpec {
+    let mac = uplink.next_hop_mac.unwrap_or_default();
+    let interface = match &uplink.port {
+        DesiredPort::Tap(tap) if tap.configure => {
+            let of_prefix = |address: IpAddr, length| IpNet::new(address, length).ok();
+            let ipv4 = uplink.ipv4.and_then(|it| of_prefix(it.next_hop.into(), it.address.prefix_len()));
+            let ipv6 = uplink.ipv6.and_then(|it| of_prefix(it.next_hop.into(), it.address.prefix_len()));
+            Some(Interface {
+                mac,
+                mtu_bytes: tap.mtu_bytes,
+                addresses: ipv4.into_iter().chain(ipv6).collect(),
+                gateways: Vec::new(),
+                gateway_mac: uplink.mac,
+                routes: routes_through(uplink, desired),
+            })
+        }
+        _ => None,
+    };
+    PortSpec { port: uplink.port.clone(), mac, interface }
+}
+
+/// What is reached through an uplink from outside, each with the router's address there: external addresses, and what is
+/// not translated.
+fn routes_through(uplink: &DesiredUplink, desired: &Desired) -> Vec<(IpNet, IpAddr)> {
+    let own = uplink.ipv4.map(|it| it.address);
+    let external =
+        uplink.nat.external_addresses().into_iter().filter(|address| own.is_none_or(|own| own.addr() != *address));
+    let external = external.map(|address| IpNet::from(IpAddr::V4(address)));
+    let subnets: Vec<_> = desired.vswitches.values().filter(|vswitch| vswitch.vpc == uplink.vpc).collect();
+    let private =
+        subnets.iter().filter_map(|vswitch| vswitch.ipv4.filter(|_| uplink.nat.routes_private)).map(IpNet::V4);
+    let ipv6 = subnets.iter().filter_map(|vswitch| vswitch.ipv6).map(IpNet::V6);
+    let through = |prefix: IpNet| {
+        let ipv4 = || own.map(|address| IpAddr::V4(address.addr()));
+        let ipv6 = || uplink.ipv6.map(|it| IpAddr::V6(it.address.addr()));
+        Some((prefix, if prefix.addr().is_ipv4() { ipv4() } else { ipv6() }?))
+    };
+    external.chain(private).chain(ipv6).filter_map(through).collect()
 }
 
 fn interface(eni: &DesiredEni, desired: &Desired, mtu_bytes: u16) -> Interface {
@@ -58,7 +106,7 @@ fn interface(eni: &DesiredEni, desired: &Desired, mtu_bytes: u16) -> Interface {
     let gateways = gateways.filter(reachable).collect();
     let vpc = vswitch.and_then(|vswitch| desired.vpcs.get(&vswitch.vpc));
     let gateway_mac = vpc.map_or_else(DesiredVpc::default_gateway_mac, |vpc| vpc.gateway_mac);
-    Interface { mac: eni.mac, mtu_bytes, addresses, gateways, gateway_mac }
+    Interface { mac: eni.mac, mtu_bytes, addresses, gateways, gateway_mac, routes: Vec::new() }
 }
 
 /// The steps from `running` to `wanted`: open new ports, publish, close old ones. A port is closed first only if

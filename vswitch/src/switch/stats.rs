@@ -4,7 +4,7 @@ use crate::port::peer_state::PeerState;
 use crate::switch::{PortRecord, PortState, Switch};
 use crate::worker::driver::WorkerDriver;
 use crate::worker::mailbox::{WorkerAnswer, WorkerQuery};
-use vswitch_core::config::ids::{EniId, EniIndex};
+use vswitch_core::config::ids::{EniId, EniIndex, UplinkId};
 use vswitch_core::config::protocol::{EniStats, PortStatus, WorkerStatus};
 
 /// How many ENIs a worker reports on in one turn, since packets have to wait meanwhile.
@@ -55,8 +55,10 @@ impl Switch {
     /// The counters of these ENIs, ordered by name.
     pub fn eni_stats(&mut self, only: Option<&EniId>, driver: &mut dyn WorkerDriver) -> Vec<EniStats> {
         let mut by_worker: Vec<Vec<EniIndex>> = vec![Vec::new(); self.workers.len()];
-        let every = self.compiler.desired().enis.keys().filter(|eni| only.is_none_or(|only| only == *eni));
-        for (worker, index) in every.filter_map(|eni| self.placement.owner(eni)) {
+        let desired = self.compiler.desired();
+        let every = desired.enis.keys().cloned().chain(desired.uplinks.keys().map(UplinkId::interface));
+        let every = every.filter(|eni| only.is_none_or(|only| only == eni));
+        for (worker, index) in every.filter_map(|eni| self.placement.owner(&eni)) {
             by_worker[worker].push(index);
         }
         let mut stats = Vec::new();

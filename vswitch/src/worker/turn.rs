@@ -2,6 +2,7 @@
 
 use super::{BurstSource, Delivery, PortEntry, Worker};
 use crate::exchange::handoff::Handoff;
+use crate::exchange::publish::EniLocation;
 use crate::port::Received;
 use crate::worker::mailbox::{PortFailure, WorkerCommand};
 use crate::worker::stats::Activity;
@@ -17,6 +18,8 @@ use vswitch_core::packet::{FrameBuffer, Packet};
 
 /// Time between two steps of the sweep, ns.
 const SWEEP_INTERVAL_NS: u64 = 1_000_000;
+/// Room for a question for a next hop, bytes: the shortest frame of Ethernet, and a neighbour solicitation.
+const NEXT_HOP_QUESTION_BYTES: usize = 128;
 /// How many records the sweep examines in one turn at most, even after a sleep, since packets wait meanwhile.
 const SWEEP_RECORDS_MAX: usize = 64 * SWEEP_RECORDS_PER_TURN;
 
@@ -399,6 +402,26 @@ impl Worker {
         }
     }
 
+    /// Sends what the uplinks of this worker have to ask their next hops.
+    fn ask_next_hops(&mut self, now: Time) {
+        let published = Arc::clone(&self.current);
+        let number = self.peers.number;
+        let is_own = |location: EniLocation| usize::from(location.worker) == number && location.slot.is_some();
+        for &uplink in published.snapshot.uplinks() {
+            if !published.location(uplink).is_some_and(is_own) {
+                continue;
+            }
+            let Some(mut buffer) = self.pool.take(NEXT_HOP_QUESTION_BYTES) else { return };
+            if !self.shard.ask_next_hop(&published.snapshot, uplink, &mut buffer, now) {
+                self.pool.put(buffer);
+                continue;
+            }
+            let mut last = None;
+            self.dispatch(Packet::new(buffer), Delivery { to: uplink, pool_owner: number as u16 }, &mut last);
+            self.finish_dispatch(last);
+        }
+    }
+
     /// Ends expired sessions, at a pace that covers the whole table each second. Returns how far it is behind.
     fn sweep(&mut self, now: Time) -> usize {
         let elapsed_ns = now.as_ns().saturating_sub(self.last_sweep.as_ns());
@@ -411,6 +434,7 @@ impl Worker {
             // Waiting fragments are checked as well.
             self.sweep_due = due.clamp(1, records);
             self.peers.mailbox.note_table(self.shard.table_percent());
+            self.ask_next_hops(now);
         }
         if self.sweep_due > 0 {
             let records = self.sweep_due.min(SWEEP_RECORDS_MAX);

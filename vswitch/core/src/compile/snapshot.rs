@@ -199,6 +199,11 @@ impl Snapshot {
         self.has_rate_limits
     }
 
+    /// The uplinks among the ENIs.
+    pub fn uplinks(&self) -> &[EniIndex] {
+        &self.uplinks
+    }
+
     /// The settings.
     pub fn settings(&self) -> &Settings {
         &self.settings

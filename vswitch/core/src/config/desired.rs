@@ -37,6 +37,13 @@ pub struct Desired {
     pub uplinks: BTreeMap<UplinkId, DesiredUplink>,
 }
 
+impl Desired {
+    /// Whether there is neither an ENI nor an uplink.
+    pub fn has_no_interface(&self) -> bool {
+        self.enis.is_empty() && self.uplinks.is_empty()
+    }
+}
+
 /// Choices that the cloud leaves open, with the defaults of the specification (§10).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -12,10 +12,11 @@ use crate::datapath::fast_path;
 use crate::datapath::shard::Shard;
 use crate::datapath::slow_path::next_eni;
 use crate::hw::time::Time;
+use crate::nat::table::NatEnd;
 use crate::packet::Marker;
 use crate::packet::headers::{Addresses, Headers, Network, Tuple, protocol, tcp_flags};
 use crate::packet::verdict::{Decision, DropReason, ServedBy, Stage, Verdict};
-use crate::policy::eni_context::EniContext;
+use crate::policy::eni_context::{EniContext, UplinkContext};
 use crate::router::services;
 use crate::tables::route::{AddressRoute, is_group_destination};
 
@@ -34,7 +35,16 @@ impl Shard {
         let Some(context) = EniContext::new(snapshot, eni, direction) else {
             return Err(Refusal::new("unknown", "packet", "the ENI does not exist"));
         };
-        let headers = headers_of(packet)?;
+        let mut headers = headers_of(packet)?;
+        if let Some(uplink) = context.as_uplink() {
+            return Ok((None, explain_uplink(self, &uplink, direction, &headers, now)));
+        }
+        // What comes from outside is for an external address, and translated before it is evaluated.
+        if direction == Direction::Ingress
+            && let Err(reason) = translate(&context, &mut headers)
+        {
+            return Ok((None, Verdict::Drop(reason)));
+        }
         let addresses = headers.tuple.addresses;
         let settled = match direction {
             Direction::Egress => settled_before_decision(&context, &headers),
@@ -139,6 +149,7 @@ fn settled_before_decision(context: &EniContext<'_>, headers: &Headers) -> Optio
         AddressRoute::Gateway if is_ping => Some(Verdict::Answer),
         AddressRoute::Gateway => Some(Verdict::Drop(DropReason::GatewayUnserved)),
         _ if next_eni(context, route, addresses).is_none() => Some(Verdict::Drop(DropReason::NoRoute)),
+        AddressRoute::Nowhere if !has_external_end(context, headers) => Some(Verdict::Drop(DropReason::NoRoute)),
         _ => None,
     }
 }
@@ -156,6 +167,47 @@ fn served(context: &EniContext<'_>, headers: &Headers) -> Option<(Option<Decisio
         None => Verdict::Drop(DropReason::NoRoute),
     };
     Some((decision, verdict))
+}
+
+/// What an uplink does with a packet of a connection that is described: it sends out what leaves, and takes what comes from
+/// outside to the ENI that is configured for it.
+fn explain_uplink(
+    shard: &Shard,
+    uplink: &UplinkContext<'_>,
+    direction: Direction,
+    headers: &Headers,
+    now: Time,
+) -> Verdict {
+    match direction {
+        Direction::Ingress => Verdict::Deliver,
+        Direction::Egress => match shard.target(uplink, headers, &[], now.tick()) {
+            Some(eni) => Verdict::Forward(eni),
+            None => Verdict::Drop(DropReason::NatUnmapped),
+        },
+    }
+}
+
+/// Replaces an external destination by the private one that is configured for it.
+fn translate(context: &EniContext<'_>, headers: &mut Headers) -> Result<(), DropReason> {
+    let Addresses::V4 { source, destination } = headers.tuple.addresses else { return Ok(()) };
+    let Some(nat) = context.network.uplink.as_deref().map(|uplink| &uplink.nat) else { return Ok(()) };
+    if !nat.is_external(destination) {
+        return Ok(());
+    }
+    let port = Some(headers.tuple.destination_port);
+    let private = nat.private_of(headers.tuple.protocol, NatEnd { address: destination, port });
+    let private = private.ok_or(DropReason::NatUnmapped)?;
+    headers.tuple.addresses = Addresses::V4 { source, destination: private.address };
+    headers.tuple.destination_port = private.port.unwrap_or(headers.tuple.destination_port);
+    Ok(())
+}
+
+/// Whether a packet that leaves by the uplink has an external source, or needs none.
+fn has_external_end(context: &EniContext<'_>, headers: &Headers) -> bool {
+    let Addresses::V4 { source, .. } = headers.tuple.addresses else { return true };
+    let Some(nat) = context.network.uplink.as_deref().map(|uplink| &uplink.nat) else { return true };
+    let end = NatEnd { address: source, port: Some(headers.tuple.source_port) };
+    nat.routes_private || nat.external_of(headers.tuple.protocol, end).is_some() || nat.pool_of(source).is_some()
 }
 
 /// The headers of the first packet of the described connection: a SYN, or an echo request.

@@ -110,7 +110,13 @@ impl Shard {
     }
 
     /// The ENI that a packet from outside goes to.
-    fn target(&self, uplink: &UplinkContext<'_>, headers: &Headers, frame: &[u8], now: Tick) -> Option<EniIndex> {
+    pub(crate) fn target(
+        &self,
+        uplink: &UplinkContext<'_>,
+        headers: &Headers,
+        frame: &[u8],
+        now: Tick,
+    ) -> Option<EniIndex> {
         let UplinkContext { context, entry } = uplink;
         let owner = || match context.network.route(headers.tuple.addresses) {
             AddressRoute::Owner(eni) | AddressRoute::Via(eni) => Some(eni),
