@@ -131,7 +131,8 @@ impl Path {
     }
 }
 
-/// A direct-mapped cache of paths, by a hash of their addresses.
+/// A cache of paths by a hash of their addresses. Each has two places, so that two whose hashes agree do not displace each other
+/// with every burst.
 #[derive(Debug, Default)]
 pub(crate) struct PathCache {
     /// Each path with the epoch in which it was found.
@@ -167,11 +168,8 @@ impl PathCache {
         path_key: &PathKey,
         addresses: Addresses,
     ) -> Option<Path> {
-        let place = spread::<PATHS_CACHED_MAX>(&path_key.ends);
-        if let Some((epoch, path)) = &self.slots[place]
-            && (*epoch, path.sender) == (self.epoch, sender.index)
-            && path.path_key == *path_key
-        {
+        let kept = places(path_key).into_iter().find_map(|place| self.at(place, sender.index, path_key));
+        if let Some(path) = kept {
             return Some(*path);
         }
         let path = Path::resolve(sender, path_key, addresses)?;
@@ -179,10 +177,29 @@ impl PathCache {
         Some(path)
     }
 
+    /// The path in a place, if it is this one and valid.
+    #[inline(always)]
+    fn at(&self, place: usize, sender: EniIndex, path_key: &PathKey) -> Option<&Path> {
+        let (epoch, path) = self.slots[place].as_ref()?;
+        let is_it = (*epoch, path.sender) == (self.epoch, sender) && path.path_key == *path_key;
+        is_it.then_some(path)
+    }
+
     /// Stores a path together with the decisions cached in it.
     pub(crate) fn keep(&mut self, path: &Path) {
-        self.slots[spread::<PATHS_CACHED_MAX>(&path.path_key.ends)] = Some((self.epoch, *path));
+        let [first, second] = places(&path.path_key);
+        let has_it = |place| self.at(place, path.sender, &path.path_key).is_some();
+        let is_free = |place: usize| self.slots[place].as_ref().is_none_or(|(epoch, _)| *epoch != self.epoch);
+        let takes_second = has_it(second) || !has_it(first) && !is_free(first) && is_free(second);
+        self.slots[if takes_second { second } else { first }] = Some((self.epoch, *path));
     }
+}
+
+/// Where a path may be kept.
+#[inline(always)]
+fn places(path_key: &PathKey) -> [usize; 2] {
+    let first = spread::<PATHS_CACHED_MAX>(&path_key.ends);
+    [first, first ^ 1]
 }
 
 /// Hashes both ends of a packet to one of `PLACES` places, a power of two.
