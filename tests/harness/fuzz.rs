@@ -27,13 +27,14 @@ use vswitch_core::config::validate::validate;
 
 pub mod metadata;
 pub mod services;
+pub mod stream;
 pub mod vhost_user;
 
 /// A function that panics if something is wrong.
 pub type Target = fn(&[u8]);
 
 /// Every target by its name.
-pub const TARGETS: [(&str, Target); 11] = [
+pub const TARGETS: [(&str, Target); 12] = [
     ("packets", packets),
     ("protocol", protocol),
     ("commands", commands),
@@ -45,6 +46,7 @@ pub const TARGETS: [(&str, Target); 11] = [
     ("http", metadata::http),
     ("dns", metadata::dns),
     ("vhost_user", vhost_user::vhost_user),
+    ("stream", stream::stream),
 ];
 
 const ENIS: [&str; 4] = ["eni-a", "eni-b", "eni-c", "eni-far"];
