@@ -4,9 +4,11 @@
 
 use control::command::{Command as Change, EniCreate, InstanceCreate, LabelModify, PortKind};
 use harness::netns::{RunningSluice, cannot_run, eventually};
+use rustix::process::Signal;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::process::Command;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{ChildStdout, Command, Stdio};
 
 const METADATA: &str = "http://100.100.100.200";
 const METADATA_V6: &str = "http://[fd00:100::100:200]";
@@ -142,7 +144,7 @@ fn a_token_is_good_for_the_eni_that_made_it() {
     // No process remembers tokens.
     for process in ["services", "control", "vswitch"] {
         let before = lab.running.process(process);
-        lab.running.signal(process, rustix::process::Signal::KILL);
+        lab.running.signal(process, Signal::KILL);
         eventually("it is back", || {
             std::fs::read(lab.running.folder().join("run/supervisor.json")).is_ok_and(|told| !told.is_empty())
                 && harness::netns::is_well(lab.running.folder())
@@ -167,12 +169,12 @@ fn what_is_not_served_is_refused_at_once() {
     ] {
         assert!(refused(url).starts_with("Some(7)"), "{url}: {}", refused(url));
     }
-    lab.running.signal("up", rustix::process::Signal::STOP);
-    lab.running.signal("services", rustix::process::Signal::KILL);
+    lab.running.signal("up", Signal::STOP);
+    lab.running.signal("services", Signal::KILL);
     eventually("it is away", || {
         lab.read("a", &format!("{METADATA}/")).is_err_and(|error| error.starts_with("Some(7)"))
     });
-    lab.running.signal("up", rustix::process::Signal::CONT);
+    lab.running.signal("up", Signal::CONT);
     eventually("it is back", || lab.read("a", &format!("{METADATA}/latest/")).is_ok());
 }
 
@@ -243,7 +245,7 @@ fn connections_of_one_guest_that_say_nothing_leave_others_served() {
     const READS: usize = 40;
     let Some(lab) = MetadataLab::new("python3") else { return };
     let mut slow = lab.running.inside_command("a", &["python3", "-c", SLOW_CLIENT]);
-    let mut slow = slow.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut slow = slow.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut told = String::new();
     std::io::BufRead::read_line(&mut std::io::BufReader::new(slow.stdout.as_mut().unwrap()), &mut told).unwrap();
     assert!((1..256).contains(&told.trim().parse::<usize>().unwrap()), "connections of one guest are bounded: {told}");
@@ -347,4 +349,138 @@ fn cloud_init_crawls_an_instance_with_and_without_tokens() {
     assert_found(&crawl("token"));
     note("HttpEndpoint", "disabled");
     eventually("there is no metadata", || status_of() == "403");
+}
+
+/// Answers each line of a connection with the same line.
+const ECHO_SERVER: &str = r#"
+import socket
+server = socket.create_server(("0.0.0.0", 5000))
+print("ready", flush=True)
+connection, _ = server.accept()
+while data := connection.recv(4096):
+    connection.sendall(data)
+"#;
+
+/// Sends each line of its input over one connection, and prints what comes back.
+const ECHO_CLIENT: &str = r#"
+import socket, sys
+connection = socket.create_connection(("10.0.1.10", 5000), timeout=20)
+for line in sys.stdin:
+    connection.sendall(line.encode())
+    data = b""
+    while not data.endswith(b"\n"):
+        data += connection.recv(4096)
+    print(data.decode(), end="", flush=True)
+"#;
+
+#[test]
+fn no_connection_of_guests_notices_the_death_of_the_services_process() {
+    let Some(lab) = MetadataLab::new("python3") else { return };
+    let spawn = |guest: &str, program: &str| {
+        let mut command = lab.running.inside_command(guest, &["python3", "-c", program]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
+    };
+    let next_line = |output: &mut BufReader<ChildStdout>| {
+        let mut line = String::new();
+        output.read_line(&mut line).unwrap();
+        line
+    };
+    let mut server = spawn("a", ECHO_SERVER);
+    assert_eq!(next_line(&mut BufReader::new(server.stdout.take().unwrap())), "ready\n");
+    let mut client = spawn("b", ECHO_CLIENT);
+    let (mut input, mut output) = (client.stdin.take().unwrap(), BufReader::new(client.stdout.take().unwrap()));
+    for round in 0..3 {
+        for number in 0..20 {
+            writeln!(input, "{round} {number}").unwrap();
+            assert_eq!(next_line(&mut output), format!("{round} {number}\n"));
+        }
+        let before = lab.running.process("services");
+        lab.running.signal("services", Signal::KILL);
+        writeln!(input, "meanwhile").unwrap();
+        assert_eq!(next_line(&mut output), "meanwhile\n");
+        eventually("another process", || lab.running.process("services") != before);
+        eventually("it serves", || lab.read("c", &format!("{METADATA}/")).is_ok());
+    }
+    drop(input);
+    assert!(client.wait().unwrap().success());
+    server.wait().unwrap();
+    let drops = lab.running.stats("eni-b").egress.drops;
+    assert_eq!(drops.get("service-away"), None, "{drops:?}");
+}
+
+#[test]
+fn a_guest_with_ipv6_alone_reads_its_metadata_and_looks_names_up() {
+    let Some(lab) = MetadataLab::new("rdisc6") else { return };
+    lab.running.apply(&format!(
+        "{LAB}
+    [[eni]]
+    id = \"eni-d\"
+    vswitch = \"vsw-1\"
+    ipv6_addresses = [\"2001:db8:1:1::40\"]
+    groups = [\"sg-1\"]
+    namespace = \"@-d\"
+    configure = false
+"
+    ));
+    let inside = |line: &str| {
+        let output = lab.running.inside("d", &line.split(' ').collect::<Vec<_>>());
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    inside("ip link set eth0 up");
+    eventually("its link-local address is there", || {
+        inside("ip -6 address show dev eth0 scope link -tentative").len() > 10
+    });
+    // What DHCPv6 says (`netns_services.rs`); the way to everything else is advertised.
+    inside("ip -6 address add 2001:db8:1:1::40/128 dev eth0 nodad");
+    let mut advertised = String::new();
+    eventually("it is told name servers", || {
+        advertised = inside("rdisc6 -1 -r 3 eth0");
+        advertised.contains("fd00:100::100:136") && advertised.contains("fd00:100::100:138")
+    });
+    eventually("it has a router", || !inside("ip -6 route show default").is_empty());
+    assert_eq!(inside("ip -4 address show dev eth0"), "");
+    let url = format!("{METADATA_V6}/latest/meta-data/instance-id");
+    eventually("it is known", || lab.read("d", &url).is_ok());
+    assert_eq!(lab.read("d", &url).unwrap(), "eni-d");
+    assert_eq!(inside("dig +short +time=5 @fd00:100::100:136 eni-b.vpc-1.sluice AAAA").trim(), "2001:db8:1:1::20");
+    assert_eq!(inside("dig +short +tcp +time=5 @fd00:100::100:138 eni-d.vpc-1.sluice AAAA").trim(), "2001:db8:1:1::40");
+}
+
+/// Requests over one connection each that claim to be another guest's, in every way that a request has. Prints how many
+/// replies had another's data.
+const LIAR: &str = r#"
+import socket, sys
+own, wrong, replies = sys.argv[1].encode(), 0, 0
+lies = ["Host: 10.0.1.20", "X-Real-IP: 10.0.1.20", "Forwarded: for=10.0.1.20", "X-Client-IP: 10.0.1.20", "Via: 1.1 eni-b",
+        "X-Forwarded-For: 10.0.1.20", "X-aliyun-ecs-metadata-token: eni-b", "Authorization: eni-b", "Cookie: eni=eni-b"]
+paths = ["/latest/meta-data/instance-id", "/latest/meta-data/../../eni-b", "/latest/meta-data/instance-id?eni=eni-b",
+         "//latest//meta-data//instance-id", "/latest/meta-data/instance-id#eni-b"]
+for number in range(int(sys.argv[2])):
+    one = socket.create_connection(("100.100.100.200", 80), timeout=20)
+    request = f"GET {paths[number % len(paths)]} HTTP/1.1\r\n{lies[number % len(lies)]}\r\nConnection: close\r\n\r\n"
+    one.sendall(request.encode())
+    reply = b""
+    while part := one.recv(4096):
+        reply += part
+    one.close()
+    status, body = reply.split(b" ")[1], reply.split(b"\r\n\r\n", 1)[1]
+    replies += 1
+    wrong += status == b"200" and body != own
+print(replies, wrong)
+"#;
+
+#[test]
+fn no_guest_sees_anothers_data_whatever_it_claims() {
+    const REQUESTS: u32 = 300;
+    let Some(lab) = MetadataLab::new("python3") else { return };
+    let lie = |guest: &str| {
+        let own = format!("eni-{guest}");
+        let words = ["python3", "-c", LIAR, &own, &REQUESTS.to_string()];
+        lab.running.inside_command(guest, &words).stdout(Stdio::piped()).spawn().unwrap()
+    };
+    // The first and the last have the same address, and take turns on it.
+    let told = ["a", "b", "c"].map(lie).map(|child| child.wait_with_output().unwrap());
+    for output in told {
+        assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), format!("{REQUESTS} 0"));
+    }
 }

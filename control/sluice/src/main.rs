@@ -28,7 +28,7 @@ fn main() -> ExitCode {
         CliCommand::Control(given) => {
             plane(&arguments, Role::Control, &given.parent, || control_plane(&arguments, given))
         }
-        CliCommand::Services(given) => plane(&arguments, Role::Services, &given.parent, || services(&arguments)),
+        CliCommand::Services(given) => plane(&arguments, Role::Services, &given.parent, || services(&arguments, given)),
         CliCommand::Vswitch(vswitch) if vswitch.verb.is_none() => {
             let given = &vswitch.plane;
             plane(&arguments, Role::Forwarding, &given.parent, || forwarding_plane(&arguments, given))
@@ -121,11 +121,13 @@ fn control_plane(arguments: &CliArguments, given: &up::ControlArguments) -> Resu
     control::run(&config).map_err(|error| format!("the control plane cannot run: {error}"))
 }
 
-fn services(arguments: &CliArguments) -> Result<(), String> {
+fn services(arguments: &CliArguments, given: &up::ServicesArguments) -> Result<(), String> {
     let cannot = |what: &str, error: std::io::Error| format!("the services process cannot {what}: {error}");
     // Sockets are named from here: the user that the process becomes need not be able to reach the folder by its path.
     let paths = arguments.paths();
     let _lock = supervisor::take_lock(&paths.run_dir, &paths.services_lock()).map_err(|error| error.to_string())?;
+    // Read before it is another user, who may not be able to.
+    let resolvers = given.resolvers();
     std::env::set_current_dir(&paths.run_dir).map_err(|error| cannot("enter the folder of the sockets", error))?;
     if let Err(error) = privileges::become_user(PROCESS_USER) {
         log::warn!("{}; it continues as this one", cannot("become another user", error.into()));
@@ -136,6 +138,6 @@ fn services(arguments: &CliArguments) -> Result<(), String> {
         signal_hook::low_level::pipe::register(signal, end).map_err(|error| cannot("watch for signals", error))?;
     }
     privileges::seal(Role::Services);
-    let config = ::services::ServicesConfig { frames: FRAMES_SOCKET.into(), records: RECORDS_SOCKET.into() };
+    let config = ::services::ServicesConfig { frames: FRAMES_SOCKET.into(), records: RECORDS_SOCKET.into(), resolvers };
     ::services::run(&config, &stopped).map_err(|error| cannot("run", error))
 }

@@ -65,7 +65,6 @@ fn instance_record(model: &Model, id: &str, instance: &Instance, label: &Metadat
         enis: enis.into_iter().map(|(eni, _)| eni.clone()).collect(),
         tags: if has_tags { label.tags.clone() } else { BTreeMap::new() },
         public_keys: key.into_iter().collect(),
-        role: attribute("RamRoleName").map(Into::into),
         user_data: label.attribute("UserData").to_owned(),
         has_metadata: attribute("HttpEndpoint") != Some("disabled"),
         needs_token: attribute("HttpTokens") == Some("required"),

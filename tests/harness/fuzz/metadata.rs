@@ -18,7 +18,7 @@ fn directory() -> GuestDirectory {
             "instance": {
                 "id": id, "name": text, "host_name": "web", "instance_type": "t", "image": "i", "serial_number": text,
                 "enis": [if vpc == "vpc-1" { "eni-own" } else { "eni-other" }], "tags": {"k": text},
-                "public_keys": {"kp": text}, "role": null, "user_data": text, "has_metadata": true,
+                "public_keys": {"kp": text}, "user_data": text, "has_metadata": true,
                 "needs_token": false, "put_response_hop_limit": null,
             },
         })
@@ -70,18 +70,18 @@ pub fn http(bytes: &[u8]) {
 /// A message to a name server, over both transports.
 pub fn dns(bytes: &[u8]) {
     let directory = directory();
-    if let Some(reply) = dns::answer(&directory, &own(), bytes, dns::DnsTransport::Datagram, true) {
+    if let Some(reply) = dns::answer(&directory, &own(), bytes, dns::DnsTransport::Datagram, true).into_reply() {
         assert!(reply.len() <= dns::DATAGRAM_BYTES_MAX, "{} bytes", reply.len());
         assert!(reply[..2] == bytes[..2] && reply[2] & 0x80 != 0, "a reply to this question");
         assert_eq!(
             dns::answer(&directory, &own(), &reply, dns::DnsTransport::Datagram, true),
-            None,
+            dns::Outcome::Nothing,
             "which ends there"
         );
     }
     let length = u16::try_from(bytes.len()).unwrap_or(u16::MAX);
     let framed = [length.to_be_bytes().as_slice(), bytes].concat();
-    if let Reaction::Reply { consumed, bytes, .. } = dns::react(&directory, &own(), &framed, || true) {
+    if let Reaction::Reply { consumed, bytes, .. } = dns::react(&directory, &own(), &framed, || true, |_| None) {
         assert!(consumed <= framed.len());
         if let Some((length, rest)) = bytes.split_first_chunk::<2>() {
             assert_eq!(usize::from(u16::from_be_bytes(*length)), rest.len());

@@ -3,20 +3,21 @@
 use crate::channel::frames::FrameChannel;
 use crate::channel::records::RecordChannel;
 use crate::directory::{Asker, GuestDirectory};
-use crate::dns::{self, DnsTransport, QuestionRates, datagram};
+use crate::dns::{self, AnswerTarget, AskedBy, DnsTransport, Forwarder, Outcome, QuestionRates, datagram};
 use crate::metadata;
-use crate::tcp::{Reaction, Respond, TcpPool};
+use crate::tcp::{ConnectionId, Reaction, Respond, TcpPool};
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::AsFd;
 use smoltcp::time::Instant as StackTime;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 use vswitch_core::config::services::METADATA_PORT;
-use vswitch_core::config::services::frame::{MESSAGE_BYTES_MAX, ServiceFrame};
+use vswitch_core::config::services::frame::{MESSAGE_BYTES_MAX, ServedEni, ServiceFrame};
 
 /// The pause between two attempts to connect.
 const RECONNECT: Duration = Duration::from_millis(100);
@@ -30,6 +31,8 @@ pub struct ServicesConfig {
     pub frames: PathBuf,
     /// The control plane's socket for records.
     pub records: PathBuf,
+    /// Who is asked about names outside of a VPC that has a way out.
+    pub resolvers: Vec<SocketAddr>,
 }
 
 /// Runs until `stop` becomes readable or its other end is closed.
@@ -46,6 +49,7 @@ pub fn run(config: &ServicesConfig, stop: &UnixStream) -> io::Result<()> {
         records: Connecting::new(),
         directory: GuestDirectory::default(),
         rates: QuestionRates::default(),
+        forwarder: Forwarder::new(config.resolvers.clone(), random),
         tcp: TcpPool::new(u64::from_ne_bytes(seed)),
         message: vec![0; MESSAGE_BYTES_MAX].into(),
     };
@@ -53,6 +57,13 @@ pub fn run(config: &ServicesConfig, stop: &UnixStream) -> io::Result<()> {
         server.turn();
     }
     Ok(())
+}
+
+/// A number that nobody can guess. The same number again, should the kernel have none, would only be easier to guess.
+fn random() -> u64 {
+    let mut bytes = [0; 8];
+    let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    u64::from_ne_bytes(bytes)
 }
 
 /// A connection that is made again whenever it has ended.
@@ -89,6 +100,7 @@ struct ServicesLoop {
     records: Connecting<RecordChannel>,
     directory: GuestDirectory,
     rates: QuestionRates,
+    forwarder: Forwarder,
     tcp: TcpPool,
     message: Box<[u8]>,
 }
@@ -97,16 +109,21 @@ struct ServicesLoop {
 struct Responder<'a> {
     directory: &'a GuestDirectory,
     rates: &'a mut QuestionRates,
+    forwarder: &'a mut Forwarder,
     now_s: u64,
     now_ns: u64,
 }
 
 impl Respond for Responder<'_> {
-    fn respond(&mut self, asker: &Asker, port: u16, input: &[u8]) -> Reaction {
-        match port {
-            METADATA_PORT => metadata::react(self.directory, asker, input, self.now_s),
-            _ => dns::react(self.directory, asker, input, || self.rates.admits(asker, self.now_ns)),
+    fn respond(&mut self, asker: &Asker, connection: ConnectionId, input: &[u8]) -> Reaction {
+        if connection.port == METADATA_PORT {
+            return metadata::react(self.directory, asker, input, self.now_s);
         }
+        let target = AnswerTarget { eni: connection.eni, by: AskedBy::Connection(connection.number) };
+        let (now, now_s) = (Instant::now(), self.now_s);
+        let is_within_rate = || self.rates.admits(asker, self.now_ns);
+        let forward = |question| self.forwarder.ask(question, target, (now, now_s));
+        dns::react(self.directory, asker, input, is_within_rate, forward)
     }
 }
 
@@ -119,7 +136,7 @@ impl ServicesLoop {
     fn wait(&mut self, stop: &UnixStream) -> io::Result<bool> {
         let now = self.now();
         let stack = self.tcp.next_due(now).map(|due| Duration::from(due.max(now) - now));
-        let connects = [self.frames.due(), self.records.due()].into_iter().flatten();
+        let connects = [self.frames.due(), self.records.due(), self.forwarder.next_due()].into_iter().flatten();
         let connects = connects.map(|due| due.saturating_duration_since(Instant::now()));
         let timeout = connects.chain(stack).min().map(|wait| Timespec {
             tv_sec: i64::try_from(wait.as_secs()).unwrap_or(i64::MAX),
@@ -134,6 +151,7 @@ impl ServicesLoop {
         if let Some(records) = &self.records.connection {
             polled.push(PollFd::from_borrowed_fd(records.as_fd(), PollFlags::IN));
         }
+        polled.extend(self.forwarder.sockets().map(|socket| PollFd::from_borrowed_fd(socket, PollFlags::IN)));
         match poll(&mut polled, timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(!polled[0].revents().is_empty()),
             Err(error) => Err(error.into()),
@@ -143,7 +161,7 @@ impl ServicesLoop {
     fn turn(&mut self) {
         // Records first: a guest that asks right after it was made should be known.
         if self.records.connect(|| RecordChannel::connect(&self.config.records)) {
-            log::info!("connected to the control plane");
+            log::debug!("connected to the control plane");
         }
         if let Some(records) = &mut self.records.connection
             && let Err(error) = records.read_into(&mut self.directory)
@@ -152,13 +170,14 @@ impl ServicesLoop {
             self.records.connection = None;
         }
         if self.frames.connect(|| FrameChannel::connect(&self.config.frames)) {
-            log::info!("connected to the forwarding plane");
+            log::debug!("connected to the forwarding plane");
         }
         if let Err(error) = self.exchange() {
             log::warn!("the forwarding plane is away ({error})");
             self.frames.connection = None;
             // Another forwarding plane numbers its ENIs anew.
             self.tcp.clear();
+            self.forwarder.clear();
         }
     }
 
@@ -166,39 +185,84 @@ impl ServicesLoop {
     fn exchange(&mut self) -> io::Result<()> {
         let now = self.now();
         let now_s = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs());
-        let Some(frames) = &mut self.frames.connection else { return Ok(()) };
         let now_ns = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        let mut services = Responder { directory: &self.directory, rates: &mut self.rates, now_s, now_ns };
-        for _ in 0..PACKETS_PER_TURN {
-            let Some(message) = frames.receive(&mut self.message)? else { break };
-            let Some(frame) = ServiceFrame::read(message) else { continue };
-            let Ok(packet) = SlicedPacket::from_ip(frame.packet) else { continue };
-            let Some(addresses) = addresses_of(&packet) else { continue };
-            match &packet.transport {
-                Some(TransportSlice::Tcp(segment)) => {
-                    self.tcp.receive((&frame, addresses, segment), &mut services, now, &mut |frame| frames.send(frame));
+        let Self { frames, directory, rates, forwarder, tcp, message, .. } = self;
+        let Some(frames) = &mut frames.connection else { return Ok(()) };
+        let mut answers = Vec::new();
+        forwarder
+            .turn((Instant::now(), now_s), &mut |target, question, answer| answers.push((target, question, answer)));
+        let mut services = Responder { directory, rates, forwarder, now_s, now_ns };
+        for (target, question, answer) in answers {
+            match target.by {
+                AskedBy::Datagram { addresses, ports } => {
+                    let reply = dns::fitted(&question, &answer, DnsTransport::Datagram);
+                    send_datagram(frames, target.eni, (addresses, ports), reply);
                 }
-                Some(TransportSlice::Udp(datagram)) => {
-                    let ports = [datagram.source_port(), datagram.destination_port()];
-                    let asker = Asker { vpc: frame.names[0].into(), eni: frame.names[1].into() };
-                    let is_within_rate = services.rates.admits(&asker, now_ns);
-                    let reply = dns::answer(
-                        &self.directory,
-                        &asker,
-                        datagram.payload(),
-                        DnsTransport::Datagram,
-                        is_within_rate,
-                    );
-                    if let Some(packet) = reply.and_then(|reply| datagram::reply(addresses, ports, &reply)) {
-                        frames.send(&ServiceFrame { names: ["", ""], packet: &packet, ..frame });
-                    }
+                AskedBy::Connection(number) => {
+                    let reply = dns::fitted(&question, &answer, DnsTransport::Connection);
+                    let reply = reply.and_then(|reply| dns::framed(&reply)).unwrap_or_default();
+                    tcp.answer((target.eni, number, reply), &mut services, now, &mut |frame| frames.send(frame));
                 }
-                // The forwarding plane sends nothing else.
-                Some(_) | None => {}
             }
         }
-        self.tcp.tick(&mut services, now, &mut |frame| frames.send(frame));
+        for _ in 0..PACKETS_PER_TURN {
+            let Some(message) = frames.receive(message)? else { break };
+            let Some(frame) = ServiceFrame::read(message) else { continue };
+            // A fault that one guest's bytes find must not take the services from all others.
+            let served = catch_unwind(AssertUnwindSafe(|| serve(&frame, (tcp, frames), &mut services, now)));
+            if served.is_err() {
+                log::error!("a packet of {} met a fault: its connections end", frame.names[1]);
+                tcp.remove(frame.eni);
+            }
+        }
+        tcp.tick(&mut services, now, &mut |frame| frames.send(frame));
         frames.flush()
+    }
+}
+
+/// Serves a packet.
+fn serve(
+    frame: &ServiceFrame<'_>,
+    (tcp, frames): (&mut TcpPool, &mut FrameChannel),
+    services: &mut Responder<'_>,
+    now: StackTime,
+) {
+    let Ok(packet) = SlicedPacket::from_ip(frame.packet) else { return };
+    let Some(addresses) = addresses_of(&packet) else { return };
+    match &packet.transport {
+        Some(TransportSlice::Tcp(segment)) => {
+            tcp.receive((frame, addresses, segment), services, now, &mut |frame| frames.send(frame));
+        }
+        Some(TransportSlice::Udp(datagram)) => {
+            let ports = [datagram.source_port(), datagram.destination_port()];
+            let asker = Asker { vpc: frame.names[0].into(), eni: frame.names[1].into() };
+            let is_within_rate = services.rates.admits(&asker, services.now_ns);
+            let (payload, transport) = (datagram.payload(), DnsTransport::Datagram);
+            let reply = match dns::answer(services.directory, &asker, payload, transport, is_within_rate) {
+                Outcome::Nothing => None,
+                Outcome::Reply(reply) => Some(reply),
+                Outcome::Forward(question) => {
+                    let target = AnswerTarget { eni: frame.eni, by: AskedBy::Datagram { addresses, ports } };
+                    let known = services.forwarder.ask((*question).clone(), target, (Instant::now(), services.now_s));
+                    known.and_then(|answer| dns::fitted(&question, &answer, transport))
+                }
+            };
+            send_datagram(frames, frame.eni, (addresses, ports), reply);
+        }
+        // The forwarding plane sends nothing else.
+        Some(_) | None => {}
+    }
+}
+
+/// Sends a reply, if there is one, to a question between these addresses and ports.
+fn send_datagram(
+    frames: &mut FrameChannel,
+    eni: ServedEni,
+    (addresses, ports): ([IpAddr; 2], [u16; 2]),
+    reply: Option<Vec<u8>>,
+) {
+    if let Some(packet) = reply.and_then(|reply| datagram::reply(addresses, ports, &reply)) {
+        frames.send(&ServiceFrame { eni, mtu_bytes: 0, names: ["", ""], packet: &packet });
     }
 }
 

@@ -24,8 +24,7 @@ fn record(vpc: &str, mac: &str, ipv4: &str, instance: &Value) -> Value {
 fn instance(id: &str, enis: &[&str], changes: &Value) -> Value {
     let mut instance = json!({
         "id": id, "name": id, "host_name": "web", "instance_type": "ecs.g7.large", "image": "debian", "serial_number": "7",
-        "enis": enis, "tags": {"team": "red", "a/b": "hidden"}, "public_keys": {"kp": "ssh-ed25519 AAAA"}, "role": null,
-        "user_data": "I2Nsb3VkLWNvbmZpZwo=", "has_metadata": true, "needs_token": false, "put_response_hop_limit": null,
+        "enis": enis, "tags": {"team": "red", "a/b": "hidden"}, "public_keys": {"kp": "ssh-ed25519 AAAA"},         "user_data": "I2Nsb3VkLWNvbmZpZwo=", "has_metadata": true, "needs_token": false, "put_response_hop_limit": null,
     });
     instance.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
     instance
@@ -222,7 +221,8 @@ fn question(name: &str, record_type: RecordType) -> Message {
 
 fn answer(directory: &GuestDirectory, who: (&str, &str), message: &Message) -> Message {
     let bytes = message.to_vec().unwrap();
-    let reply = dns::answer(directory, &asker(who.0, who.1), &bytes, dns::DnsTransport::Datagram, true).unwrap();
+    let reply =
+        dns::answer(directory, &asker(who.0, who.1), &bytes, dns::DnsTransport::Datagram, true).into_reply().unwrap();
     let reply = Message::from_vec(&reply).unwrap();
     assert_eq!((reply.metadata.id, &reply.queries), (message.metadata.id, &message.queries));
     reply
@@ -267,7 +267,7 @@ fn a_reply_is_no_longer_than_the_question_allows() {
     let mut message = question("eni-6.vpc-1.sluice.", RecordType::AAAA);
     let length = |message: &Message, transport| {
         let bytes = message.to_vec().unwrap();
-        let reply = dns::answer(&directory, &asker("vpc-1", "eni-1"), &bytes, transport, true).unwrap();
+        let reply = dns::answer(&directory, &asker("vpc-1", "eni-1"), &bytes, transport, true).into_reply().unwrap();
         (reply.len(), Message::from_vec(&reply).unwrap())
     };
     let (bytes, reply) = length(&message, dns::DnsTransport::Datagram);
@@ -286,7 +286,7 @@ fn a_reply_is_no_longer_than_the_question_allows() {
 fn what_is_no_question_gets_no_reply_and_what_is_malformed_an_error() {
     let directory = directory();
     let who = asker("vpc-1", "eni-1");
-    let reply = |bytes: &[u8]| dns::answer(&directory, &who, bytes, dns::DnsTransport::Datagram, true);
+    let reply = |bytes: &[u8]| dns::answer(&directory, &who, bytes, dns::DnsTransport::Datagram, true).into_reply();
     let whole = question("web.vpc-1.sluice.", RecordType::A).to_vec().unwrap();
     assert_eq!(reply(&whole[..11]), None);
     let code = |bytes: &[u8]| Message::from_vec(&reply(bytes).unwrap()).unwrap().metadata.response_code;
@@ -297,6 +297,6 @@ fn what_is_no_question_gets_no_reply_and_what_is_malformed_an_error() {
     let mut update = whole.clone();
     update[2] = 5 << 3;
     assert!(matches!(code(&update), ResponseCode::NotImp | ResponseCode::FormErr));
-    let over = dns::answer(&directory, &who, &whole, dns::DnsTransport::Datagram, false).unwrap();
+    let over = dns::answer(&directory, &who, &whole, dns::DnsTransport::Datagram, false).into_reply().unwrap();
     assert_eq!(Message::from_vec(&over).unwrap().metadata.response_code, ResponseCode::Refused);
 }

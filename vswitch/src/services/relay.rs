@@ -11,9 +11,10 @@ use crate::services::thread::ServiceTurn;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use rustix::fd::AsRawFd;
+use std::fs;
 use std::io;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use vswitch_core::config::limits::{ETHERNET_HEADER_BYTES, SERVICE_FRAME_BYTES_MAX};
 use vswitch_core::config::services::frame::{MESSAGE_BYTES_MAX, ServedEni, ServiceFrame};
@@ -33,6 +34,7 @@ const PAUSE_NS: u64 = 1_000_000;
 /// Where the services process connects.
 #[derive(Debug)]
 pub struct FrameSocket {
+    path: PathBuf,
     listener: SeqpacketListener,
     registry: Registry,
 }
@@ -46,7 +48,7 @@ impl FrameSocket {
         let listener = SeqpacketListener::bind(path)
             .map_err(|error| io::Error::new(error.kind(), format!("cannot listen at {}: {error}", path.display())))?;
         registry.register(&mut SourceFd(&listener.as_raw_fd()), LISTENER, Interest::READABLE)?;
-        Ok(Self { listener, registry: registry.try_clone()? })
+        Ok(Self { path: path.to_owned(), listener, registry: registry.try_clone()? })
     }
 
     /// The newest connection, if there is another.
@@ -56,6 +58,13 @@ impl FrameSocket {
         let interest = Interest::READABLE | Interest::WRITABLE;
         self.registry.register(&mut SourceFd(&connection.as_raw_fd()), CONNECTION, interest)?;
         Ok(Some(connection))
+    }
+}
+
+impl Drop for FrameSocket {
+    fn drop(&mut self) {
+        // It is no error if the socket is already gone.
+        let _ = fs::remove_file(&self.path);
     }
 }
 

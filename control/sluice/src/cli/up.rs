@@ -8,8 +8,13 @@ use control::ecs::ApiSettings;
 use serde::Deserialize;
 use std::ffi::OsString;
 use std::fs;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use vswitch_core::config::ids::quoted;
+use vswitch_core::config::services::DNS_PORT;
+
+/// Name servers that the services process asks, in turn.
+const RESOLVERS_MAX: usize = 4;
 
 /// Options for running Sluice: `sluice up --workers 2`.
 #[derive(Debug, Args)]
@@ -21,6 +26,8 @@ pub(crate) struct UpArguments {
     pub(crate) plane: VswitchArguments,
     #[command(flatten)]
     endpoint: EndpointArguments,
+    #[command(flatten)]
+    resolvers: ResolverArguments,
 }
 
 /// The options of the HTTP interface.
@@ -173,9 +180,36 @@ pub(crate) struct ControlArguments {
 /// How to run the services process.
 #[derive(Debug, Args)]
 pub(crate) struct ServicesArguments {
+    #[command(flatten)]
+    resolvers: ResolverArguments,
     /// How it was started.
     #[command(flatten)]
     pub(crate) parent: ParentArguments,
+}
+
+/// Who is asked about names outside of a VPC.
+#[derive(Clone, Debug, Default, Args)]
+struct ResolverArguments {
+    /// A name server that is asked about names outside of a VPC that has a way out, as in `192.0.2.53`; may be repeated
+    /// [default: those of /etc/resolv.conf].
+    #[arg(long = "resolver", value_name = "ADDRESS")]
+    list: Vec<IpAddr>,
+}
+
+impl ServicesArguments {
+    /// Those that the options name, else those of the machine.
+    pub(crate) fn resolvers(&self) -> Vec<SocketAddr> {
+        let named = self.resolvers.list.clone();
+        let list = if named.is_empty() { resolvers_of_machine() } else { named };
+        list.into_iter().map(|address| SocketAddr::new(address, DNS_PORT)).collect()
+    }
+}
+
+/// The name servers of the machine; none where it has none that can be asked by an address.
+fn resolvers_of_machine() -> Vec<IpAddr> {
+    let text = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let servers = text.lines().filter_map(|line| line.trim().strip_prefix("nameserver"));
+    servers.filter_map(|server| server.trim().parse().ok()).take(RESOLVERS_MAX).collect()
 }
 
 /// Who started a plane, and how it lives with that process.
@@ -217,6 +251,8 @@ pub(crate) struct ConfigFile {
     pub(crate) rx_queues_max: Option<usize>,
     /// How much of everything there may be.
     pub(crate) quotas: Option<control::model::Quotas>,
+    /// Name servers that are asked about names outside of a VPC.
+    pub(crate) resolvers: Option<Vec<IpAddr>>,
     /// Where the HTTP interface is offered; `none` for nowhere.
     pub(crate) listen: Option<String>,
     /// A certificate chain for it.
@@ -291,6 +327,16 @@ pub(crate) fn forwarding_arguments(paths: &Paths, given: &VswitchArguments, conf
     }
     if let Some(how) = given.tap_io.or(config.tap_io).and_then(|how| how.to_possible_value()) {
         list.extend(["--tap-io".into(), how.get_name().into()]);
+    }
+    list
+}
+
+pub(crate) fn services_arguments(paths: &Paths, given: &UpArguments, config: &ConfigFile) -> Vec<OsString> {
+    let mut list = plane_arguments(paths, "services");
+    let given = &given.resolvers.list;
+    let resolvers = if given.is_empty() { config.resolvers.as_deref().unwrap_or_default() } else { given };
+    for resolver in resolvers {
+        list.extend(["--resolver".into(), resolver.to_string().into()]);
     }
     list
 }

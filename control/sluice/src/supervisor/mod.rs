@@ -19,7 +19,7 @@ pub(super) use state::SupervisorState;
 
 use crate::cli::CliError;
 use crate::cli::paths::Paths;
-use crate::cli::up::{ConfigFile, UpArguments, control_arguments, forwarding_arguments, plane_arguments};
+use crate::cli::up::{ConfigFile, UpArguments, control_arguments, forwarding_arguments, services_arguments};
 use control::logging;
 use control::os::privileges::{self, Role};
 use control::socket::client::Client;
@@ -78,7 +78,7 @@ fn supervise(paths: &Paths, arguments: &UpArguments) -> Result<bool, CliError> {
         |plane: fn(SupervisorState) -> PlaneState| before.clone().and_then(|state| plane(state).process_id);
     let mut forwarding = Plane::new(paths, "vswitch", forwarding_arguments(paths, &arguments.plane, &config));
     let mut control = Plane::new(paths, "control", control_arguments(paths, arguments));
-    let mut services = Plane::new(paths, "services", plane_arguments(paths, "services"));
+    let mut services = Plane::new(paths, "services", services_arguments(paths, arguments, &config));
     // Only the forwarding plane stays: it has sessions and ports to lose, while the other one's state is on disk.
     let is_kept = forwarding.take_over(Some(&paths.vswitch_socket()), process_of(|state| state.forwarding), true);
     control.take_over(Some(&paths.control_socket()), process_of(|state| state.control), false);

@@ -20,16 +20,16 @@ impl PacketQueues {
     }
 }
 
-pub(super) struct Incoming(Vec<u8>);
-pub(super) struct Outgoing<'a>(&'a mut VecDeque<Vec<u8>>);
+pub(super) struct ReceivedPacket(Vec<u8>);
+pub(super) struct SentPacket<'a>(&'a mut VecDeque<Vec<u8>>);
 
-impl RxToken for Incoming {
+impl RxToken for ReceivedPacket {
     fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
         f(&self.0)
     }
 }
 
-impl TxToken for Outgoing<'_> {
+impl TxToken for SentPacket<'_> {
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
         let mut packet = vec![0; len];
         let result = f(&mut packet);
@@ -39,15 +39,15 @@ impl TxToken for Outgoing<'_> {
 }
 
 impl Device for PacketQueues {
-    type RxToken<'a> = Incoming;
-    type TxToken<'a> = Outgoing<'a>;
+    type RxToken<'a> = ReceivedPacket;
+    type TxToken<'a> = SentPacket<'a>;
 
-    fn receive(&mut self, _: Instant) -> Option<(Incoming, Outgoing<'_>)> {
-        Some((Incoming(self.incoming.pop_front()?), Outgoing(&mut self.outgoing)))
+    fn receive(&mut self, _: Instant) -> Option<(ReceivedPacket, SentPacket<'_>)> {
+        Some((ReceivedPacket(self.incoming.pop_front()?), SentPacket(&mut self.outgoing)))
     }
 
-    fn transmit(&mut self, _: Instant) -> Option<Outgoing<'_>> {
-        (self.outgoing.len() < OUTGOING_MAX).then_some(Outgoing(&mut self.outgoing))
+    fn transmit(&mut self, _: Instant) -> Option<SentPacket<'_>> {
+        (self.outgoing.len() < OUTGOING_MAX).then_some(SentPacket(&mut self.outgoing))
     }
 
     fn capabilities(&self) -> DeviceCapabilities {

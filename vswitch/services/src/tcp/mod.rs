@@ -21,13 +21,18 @@ pub const CONNECTIONS_PER_ENI_MAX: usize = 4;
 /// Bytes that a connection buffers in each direction.
 pub const BUFFER_BYTES: usize = 8 << 10;
 /// How long a client may take for a request, and for reading the reply, ms.
-pub const REQUEST_MS: i64 = 10_000;
+pub const REQUEST_MS: u64 = 10_000;
 
 /// What comes of the bytes that a client has sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reaction {
     /// They are no whole request yet.
     Wait,
+    /// They begin with a request whose reply comes later ([`TcpPool::answer`]).
+    Later {
+        /// Bytes of the request.
+        consumed: usize,
+    },
     /// They begin with a request.
     Reply {
         /// Bytes of the request.
@@ -41,10 +46,21 @@ pub enum Reaction {
     },
 }
 
+/// A connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectionId {
+    /// The ENI of its client.
+    pub eni: ServedEni,
+    /// Its number, which no other connection of the ENI gets.
+    pub number: u64,
+    /// The port that it is to.
+    pub port: u16,
+}
+
 /// What serves connections.
 pub trait Respond {
     /// The reaction to what a client has sent to a port and has not been replied to.
-    fn respond(&mut self, asker: &Asker, port: u16, input: &[u8]) -> Reaction;
+    fn respond(&mut self, asker: &Asker, connection: ConnectionId, input: &[u8]) -> Reaction;
 }
 
 /// All connections.
@@ -89,7 +105,10 @@ impl TcpPool {
         }
         self.seed = self.seed.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
         let seed = self.seed;
-        let stack = self.stacks.entry(frame.eni).or_insert_with(|| TcpStack::new(asker, frame.mtu_bytes, seed, now));
+        let stack = self
+            .stacks
+            .entry(frame.eni)
+            .or_insert_with(|| TcpStack::new((frame.eni, asker), frame.mtu_bytes, seed, now));
         let before = stack.connections();
         let ends =
             SegmentEnds { from: (addresses[0], segment.source_port()), to: (addresses[1], segment.destination_port()) };
@@ -98,7 +117,7 @@ impl TcpPool {
         }
         stack.receive(frame.packet, now);
         stack.serve(respond, now);
-        stack.send_to(frame.eni, send);
+        stack.send_to(send);
         let after = stack.connections();
         self.connections = self.connections + after - before;
         if after == 0 {
@@ -108,14 +127,29 @@ impl TcpPool {
 
     /// Does what is due by now: sends again what was lost, and ends what took too long.
     pub fn tick(&mut self, respond: &mut dyn Respond, now: Instant, send: &mut dyn FnMut(&ServiceFrame<'_>)) {
-        for (eni, stack) in &mut self.stacks {
+        for stack in self.stacks.values_mut() {
             if stack.next_due(now).is_some_and(|due| due <= now) {
                 stack.serve(respond, now);
-                stack.send_to(*eni, send);
+                stack.send_to(send);
             }
         }
         self.stacks.retain(|_, stack| stack.connections() > 0);
         self.connections = self.stacks.values().map(TcpStack::connections).sum();
+    }
+
+    /// Replies to a request whose reply was to come later. Nothing happens if its connection is gone.
+    pub fn answer(
+        &mut self,
+        (eni, number, reply): (ServedEni, u64, Vec<u8>),
+        respond: &mut dyn Respond,
+        now: Instant,
+        send: &mut dyn FnMut(&ServiceFrame<'_>),
+    ) {
+        if let Some(stack) = self.stacks.get_mut(&eni) {
+            stack.answer(number, reply);
+            stack.serve(respond, now);
+            stack.send_to(send);
+        }
     }
 
     /// When something is due next.
@@ -129,7 +163,8 @@ impl TcpPool {
         self.connections = 0;
     }
 
-    fn remove(&mut self, eni: ServedEni) {
+    /// Ends the connections of an ENI without a word.
+    pub fn remove(&mut self, eni: ServedEni) {
         if let Some(stack) = self.stacks.remove(&eni) {
             self.connections -= stack.connections();
         }

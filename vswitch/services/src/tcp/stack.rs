@@ -1,7 +1,7 @@
 //! The connections of one ENI.
 
 use super::device::PacketQueues;
-use super::{BUFFER_BYTES, CONNECTIONS_PER_ENI_MAX, REQUEST_MS, Reaction, Respond, SegmentEnds};
+use super::{BUFFER_BYTES, CONNECTIONS_PER_ENI_MAX, ConnectionId, REQUEST_MS, Reaction, Respond, SegmentEnds};
 use crate::directory::Asker;
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
@@ -17,12 +17,16 @@ use vswitch_core::config::services::frame::{ServedEni, ServiceFrame};
 const MTU_BYTES_MAX: usize = SERVICE_FRAME_BYTES_MAX - ETHERNET_HEADER_BYTES;
 /// The smallest: every host takes one of this size (RFC 791).
 const MTU_BYTES_MIN: usize = 576;
+/// How long a client may take to end a connection that the service has ended.
+const FAREWELL: Duration = Duration::from_secs(2);
 /// The longest request, bytes; also what is kept of one that is not whole.
 const INPUT_BYTES_MAX: usize = BUFFER_BYTES;
 
 struct GuestConnection {
     handle: SocketHandle,
-    port: u16,
+    id: ConnectionId,
+    /// Whether the reply to its request comes later.
+    is_waiting: bool,
     input: Vec<u8>,
     /// The rest of a reply that the socket had no room for.
     output: Vec<u8>,
@@ -32,8 +36,24 @@ struct GuestConnection {
     deadline: Instant,
 }
 
+impl GuestConnection {
+    /// Whether it is between two requests.
+    fn is_idle(&self) -> bool {
+        self.input.is_empty() && self.output.is_empty() && !self.is_waiting
+    }
+
+    /// Takes a request out of what has arrived.
+    fn take(&mut self, consumed: usize, now: Instant) {
+        self.input.drain(..consumed.min(self.input.len()));
+        self.deadline = now + Duration::from_millis(REQUEST_MS);
+    }
+}
+
 pub(super) struct TcpStack {
+    eni: ServedEni,
     asker: Asker,
+    /// Connections that it has had.
+    opened: u64,
     queues: PacketQueues,
     interface: Interface,
     sockets: SocketSet<'static>,
@@ -48,7 +68,7 @@ impl fmt::Debug for TcpStack {
 }
 
 impl TcpStack {
-    pub(super) fn new(asker: Asker, mtu_bytes: u16, seed: u64, now: Instant) -> Self {
+    pub(super) fn new((eni, asker): (ServedEni, Asker), mtu_bytes: u16, seed: u64, now: Instant) -> Self {
         let mut queues = PacketQueues::new(usize::from(mtu_bytes).clamp(MTU_BYTES_MIN, MTU_BYTES_MAX));
         let mut config = Config::new(HardwareAddress::Ip);
         config.random_seed = seed;
@@ -67,7 +87,7 @@ impl TcpStack {
             routes.add_default_ipv6_route(Ipv6Addr::LOCALHOST).is_ok(),
         ];
         debug_assert_eq!(is_added, [true; 2], "there is room for two routes");
-        Self { asker, queues, interface, sockets: SocketSet::new(Vec::new()), connections: Vec::new() }
+        Self { eni, asker, opened: 0, queues, interface, sockets: SocketSet::new(Vec::new()), connections: Vec::new() }
     }
 
     pub(super) fn asker(&self) -> &Asker {
@@ -94,10 +114,7 @@ impl TcpStack {
             let sockets = &self.sockets;
             let is_idle = |connection: &&GuestConnection| {
                 let socket = sockets.get::<Socket<'_>>(connection.handle);
-                connection.input.is_empty()
-                    && connection.output.is_empty()
-                    && socket.send_queue() == 0
-                    && socket.state() != State::SynReceived
+                connection.is_idle() && socket.send_queue() == 0 && socket.state() != State::SynReceived
             };
             let idle = self.connections.iter().filter(is_idle).min_by_key(|connection| connection.deadline);
             let Some(idle) = idle.map(|connection| connection.handle) else { return };
@@ -112,15 +129,34 @@ impl TcpStack {
         if socket.listen(local).is_err() {
             return;
         }
-        let deadline = now + Duration::from_millis(REQUEST_MS.unsigned_abs());
+        let deadline = now + Duration::from_millis(REQUEST_MS);
         let handle = self.sockets.add(socket);
         let (input, output) = (Vec::new(), Vec::new());
-        self.connections.push(GuestConnection { handle, port: ends.to.1, input, output, is_closing: false, deadline });
+        self.opened += 1;
+        let id = ConnectionId { eni: self.eni, number: self.opened, port: ends.to.1 };
+        self.connections.push(GuestConnection {
+            handle,
+            id,
+            is_waiting: false,
+            input,
+            output,
+            is_closing: false,
+            deadline,
+        });
     }
 
     fn remove(&mut self, handle: SocketHandle) {
         self.connections.retain(|connection| connection.handle != handle);
         self.sockets.remove(handle);
+    }
+
+    /// Replies to the request of a connection that waits for that.
+    pub(super) fn answer(&mut self, number: u64, reply: Vec<u8>) {
+        let mut connections = self.connections.iter_mut();
+        if let Some(connection) = connections.find(|connection| connection.id.number == number && connection.is_waiting)
+        {
+            (connection.output, connection.is_waiting) = (reply, false);
+        }
     }
 
     pub(super) fn receive(&mut self, packet: &[u8], now: Instant) {
@@ -133,7 +169,13 @@ impl TcpStack {
         for connection in &mut self.connections {
             let socket = self.sockets.get_mut::<Socket<'_>>(connection.handle);
             if now >= connection.deadline {
-                socket.abort();
+                // A client that has nothing to ask is told so; one in the middle of something has had its time.
+                if connection.is_idle() && !connection.is_closing {
+                    (connection.is_closing, connection.deadline) = (true, now + FAREWELL);
+                    socket.close();
+                } else {
+                    socket.abort();
+                }
                 continue;
             }
             serve_connection((connection, socket), (&self.asker, respond), now);
@@ -151,9 +193,9 @@ impl TcpStack {
     }
 
     /// Hands over what is to be sent.
-    pub(super) fn send_to(&mut self, eni: ServedEni, send: &mut dyn FnMut(&ServiceFrame<'_>)) {
+    pub(super) fn send_to(&mut self, send: &mut dyn FnMut(&ServiceFrame<'_>)) {
         for packet in self.queues.outgoing.drain(..) {
-            send(&ServiceFrame { eni, mtu_bytes: 0, names: ["", ""], packet: &packet });
+            send(&ServiceFrame { eni: self.eni, mtu_bytes: 0, names: ["", ""], packet: &packet });
         }
     }
 
@@ -170,7 +212,7 @@ fn serve_connection(
 ) {
     loop {
         // One request at a time: the next one waits in the window until the reply is in the socket.
-        if connection.output.is_empty() && !connection.is_closing {
+        if connection.output.is_empty() && !connection.is_closing && !connection.is_waiting {
             while socket.can_recv() && connection.input.len() < INPUT_BYTES_MAX {
                 let room = INPUT_BYTES_MAX - connection.input.len();
                 let taken = socket.recv(|bytes| {
@@ -182,18 +224,25 @@ fn serve_connection(
                     break;
                 }
             }
-            if !connection.input.is_empty()
-                && let Reaction::Reply { consumed, bytes, closes, hop_limit } =
-                    respond.respond(asker, connection.port, &connection.input)
-            {
-                connection.input.drain(..consumed.min(connection.input.len()));
-                connection.output = bytes;
-                connection.is_closing = closes;
-                connection.deadline = now + Duration::from_millis(REQUEST_MS.unsigned_abs());
-                socket.set_hop_limit(hop_limit);
-            } else if connection.input.len() >= INPUT_BYTES_MAX || !socket.may_recv() {
+            let reaction = match connection.input.is_empty() {
+                true => Reaction::Wait,
+                false => respond.respond(asker, connection.id, &connection.input),
+            };
+            match reaction {
+                Reaction::Reply { consumed, bytes, closes, hop_limit } => {
+                    connection.take(consumed, now);
+                    (connection.output, connection.is_closing) = (bytes, closes);
+                    socket.set_hop_limit(hop_limit);
+                }
+                Reaction::Later { consumed } => {
+                    connection.take(consumed, now);
+                    connection.is_waiting = true;
+                }
                 // More than any request has, or the client has ended in the middle of one.
-                connection.is_closing = !matches!(socket.state(), State::Listen | State::SynReceived);
+                Reaction::Wait if connection.input.len() >= INPUT_BYTES_MAX || !socket.may_recv() => {
+                    connection.is_closing = !matches!(socket.state(), State::Listen | State::SynReceived);
+                }
+                Reaction::Wait => {}
             }
         }
         let had_output = !connection.output.is_empty();

@@ -97,8 +97,6 @@ pub struct InstanceRecord {
     pub tags: BTreeMap<String, String>,
     /// Public keys by the names of their pairs.
     pub public_keys: BTreeMap<String, String>,
-    /// The name of its role, if it has one.
-    pub role: Option<String>,
     /// User data in Base64, as the API was given it; empty if there is none.
     pub user_data: String,
     /// Whether metadata is served at all.
