@@ -64,6 +64,7 @@ pub(super) fn run(session: &CliSession, exec: &VmExec) -> Result<(), CliError> {
         mac: eni.mac,
         mtu_bytes,
         addresses: Vec::new(),
+        routes: Vec::new(),
         gateways: Vec::new(),
         gateway_mac: MacAddress::default(),
     };
