@@ -14,6 +14,8 @@ mod listing;
 mod nat;
 #[path = "scenarios/offloads.rs"]
 mod offloads;
+#[path = "scenarios/peering.rs"]
+mod peering;
 #[path = "scenarios/pick_up.rs"]
 mod pick_up;
 #[path = "scenarios/quotas.rs"]

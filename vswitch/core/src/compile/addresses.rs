@@ -64,7 +64,7 @@ impl PrefixFacts {
     fn route(&self) -> Option<AddressRoute> {
         let strength = |route: &AddressRoute| match route {
             AddressRoute::Nowhere => 0,
-            AddressRoute::Via(_) => 1,
+            AddressRoute::Via(_) | AddressRoute::Peer(_) => 1,
             AddressRoute::Unowned => 2,
             AddressRoute::Gateway => 3,
             AddressRoute::Owner(_) => 4,

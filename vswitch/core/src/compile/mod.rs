@@ -15,8 +15,8 @@ mod uplinks;
 use crate::acl::RowLimits;
 use crate::acl::compile::Directions;
 use crate::compile::snapshot::{EniEntry, GuestFacts, Snapshot};
-use crate::config::desired::{Desired, DesiredEni, DesiredPort, DesiredPrefixList, Direction, Settings};
-use crate::config::ids::{EniEpoch, EniId, EniIndex, GroupId, VSwitchId, VpcId};
+use crate::config::desired::{Desired, DesiredEni, DesiredPort, DesiredPrefixList, DesiredVpc, Direction, Settings};
+use crate::config::ids::{EniEpoch, EniId, EniIndex, GroupId, VSwitchId, VpcId, VpcIndex};
 use crate::config::limits::MTU_BYTES_MAX;
 use crate::config::packed_timeouts::PackedTimeouts;
 use crate::config::protocol::Delta;
@@ -217,9 +217,11 @@ impl Compiler {
         let by_id = &self.by_id;
         // ENIs are still in the index here: those that go leave it at the end of `make`.
         let index_of = |id: &EniId| by_id.get(id).copied().unwrap_or_default();
+        let places = self.vpc_places();
+        let place_of = |id: &VpcId| places.get(id).copied().unwrap_or_default();
         for (id, vpc) in &change.before.vpcs {
             if let (Some(vpc), Some(state)) = (vpc, self.vpcs.get_mut(id)) {
-                state.remove_vpc(vpc, index_of);
+                state.remove_vpc(vpc, index_of, place_of);
                 dirty.insert(id.clone());
             }
         }
@@ -264,14 +266,22 @@ impl Compiler {
     fn put_in_place<'a>(&mut self, change: &AppliedDelta<'a>, dirty: &mut BTreeSet<VpcId>) -> Vec<(&'a EniId, u32)> {
         let by_id = &self.by_id;
         let index_of = |id: &EniId| by_id.get(id).copied().unwrap_or_default();
-        for id in change.before.vpcs.keys() {
-            let Some(vpc) = change.desired.vpcs.get(id) else { continue };
+        let here: Vec<(&VpcId, &DesiredVpc)> =
+            change.before.vpcs.keys().filter_map(|id| change.desired.vpcs.get_key_value(id)).collect();
+        for (id, _) in &here {
             // The lowest free index keeps the array of networks as short as the number of VPCs.
             let taken: BTreeSet<u32> = self.vpcs.values().map(|state| state.place).collect();
             let place = (0..).find(|place| !taken.contains(place)).unwrap_or(0);
-            let state = self.vpcs.entry(id.clone()).or_insert_with(|| NetworkState::new(id, place, self.secret));
-            state.add_vpc(vpc, index_of);
-            dirty.insert(id.clone());
+            self.vpcs.entry(VpcId::clone(id)).or_insert_with(|| NetworkState::new(id, place, self.secret));
+        }
+        // Peers have their places only now.
+        let places = self.vpc_places();
+        let place_of = |id: &VpcId| places.get(id).copied().unwrap_or_default();
+        for (id, vpc) in here {
+            if let Some(state) = self.vpcs.get_mut(id) {
+                state.add_vpc(vpc, index_of, place_of);
+                dirty.insert(id.clone());
+            }
         }
         for id in change.before.vswitches.keys() {
             let Some(vswitch) = change.desired.vswitches.get(id) else { continue };
@@ -289,6 +299,11 @@ impl Compiler {
             }
         }
         acls
+    }
+
+    /// The index of each VPC.
+    fn vpc_places(&self) -> BTreeMap<VpcId, VpcIndex> {
+        self.vpcs.iter().map(|(id, state)| (id.clone(), VpcIndex(state.place))).collect()
     }
 
     fn change_lists_and_groups(&mut self, change: &AppliedDelta<'_>, dirty: &mut BTreeSet<VpcId>) {

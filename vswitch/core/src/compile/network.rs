@@ -8,7 +8,7 @@ use crate::compile::address_sets::{SetKey, Sets};
 use crate::compile::snapshot::{AclEntry, UplinkEntry, VSwitchEntry, VpcNetwork};
 use crate::config::desired::{Desired, DesiredEni, DesiredPrefixList, DesiredRule, DesiredVpc, DesiredVswitch};
 use crate::config::dhcp::DhcpOptionsSet;
-use crate::config::ids::{EniId, EniIndex, GroupId, MacAddress, PrefixListId, VSwitchId, VpcId};
+use crate::config::ids::{EniId, EniIndex, GroupId, MacAddress, PrefixListId, VSwitchId, VpcId, VpcIndex};
 use crate::config::protocol::Delta;
 use crate::tables::address_class::SetId;
 use crate::tables::cow_array::CowArray;
@@ -120,17 +120,35 @@ impl NetworkState {
         }
     }
 
-    pub(super) fn add_vpc(&mut self, vpc: &DesiredVpc, index_of: impl Fn(&EniId) -> EniIndex) {
+    /// Adds what a VPC says. `place_of` is the place of a peer.
+    pub(super) fn add_vpc(
+        &mut self,
+        vpc: &DesiredVpc,
+        index_of: impl Fn(&EniId) -> EniIndex,
+        place_of: impl Fn(&VpcId) -> VpcIndex,
+    ) {
         self.gateway_mac = vpc.gateway_mac;
         self.dhcp = Arc::new(vpc.dhcp.clone());
         for (prefix, eni) in &vpc.routes {
             self.addresses.add_fact(prefix, Fact::Route(AddressRoute::Via(index_of(eni))));
         }
+        for (block, peer) in &vpc.peers {
+            self.addresses.add_fact(block, Fact::Route(AddressRoute::Peer(place_of(peer))));
+        }
     }
 
-    pub(super) fn remove_vpc(&mut self, vpc: &DesiredVpc, index_of: impl Fn(&EniId) -> EniIndex) {
+    /// Removes what [`NetworkState::add_vpc`] added.
+    pub(super) fn remove_vpc(
+        &mut self,
+        vpc: &DesiredVpc,
+        index_of: impl Fn(&EniId) -> EniIndex,
+        place_of: impl Fn(&VpcId) -> VpcIndex,
+    ) {
         for (prefix, eni) in &vpc.routes {
             self.addresses.remove_fact(prefix, Fact::Route(AddressRoute::Via(index_of(eni))));
+        }
+        for (block, peer) in &vpc.peers {
+            self.addresses.remove_fact(block, Fact::Route(AddressRoute::Peer(place_of(peer))));
         }
     }
 

@@ -4,7 +4,7 @@
 use crate::acl::Acl;
 use crate::config::desired::{Direction, Settings};
 use crate::config::dhcp::DhcpOptionsSet;
-use crate::config::ids::{EniEpoch, EniId, EniIndex, MacAddress, VpcId};
+use crate::config::ids::{EniEpoch, EniId, EniIndex, MacAddress, VpcId, VpcIndex};
 use crate::config::packed_timeouts::PackedTimeouts;
 use crate::config::rate_limits::RateLimits;
 use crate::config::uplink::{UplinkIpv4, UplinkIpv6};
@@ -241,6 +241,12 @@ impl Snapshot {
     #[inline]
     pub(crate) fn eni(&self, index: EniIndex) -> Option<&EniEntry> {
         self.enis.get(index.0 as usize)?.as_ref()
+    }
+
+    /// A VPC by its index.
+    #[inline]
+    pub(crate) fn vpc(&self, index: VpcIndex) -> Option<&VpcNetwork> {
+        self.vpcs.get(index.0 as usize)?.as_deref()
     }
 
     /// The VPC of an ENI, and the rules of its groups.

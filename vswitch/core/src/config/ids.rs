@@ -78,7 +78,7 @@ impl UplinkId {
 pub struct EniIndex(pub u32);
 
 /// A VPC's index in a snapshot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VpcIndex(pub u32);
 
 /// The number by which sessions tell ENIs apart. It is not reused for long enough that the sessions of a removed ENI

@@ -60,7 +60,7 @@ pub(crate) fn may_send_from(context: &EniContext<'_>, addresses: Addresses) -> b
     match context.network.route(addresses.reverse()) {
         AddressRoute::Owner(owner) => owner == context.index,
         AddressRoute::Via(next) => next == context.index && context.eni.routed_as_own,
-        AddressRoute::Nowhere | AddressRoute::Unowned | AddressRoute::Gateway => false,
+        AddressRoute::Nowhere | AddressRoute::Unowned | AddressRoute::Gateway | AddressRoute::Peer(_) => false,
     }
 }
 

@@ -125,7 +125,9 @@ pub(super) fn receiver(
         | AddressRoute::Nowhere
         | AddressRoute::Unowned
         | AddressRoute::Gateway
-        | AddressRoute::Via(_) => None,
+        | AddressRoute::Via(_)
+        // Two VPCs have keys of their own for one connection.
+        | AddressRoute::Peer(_) => None,
     }
 }
 

@@ -23,6 +23,7 @@ use crate::router;
 use crate::router::{icmp, mss, ttl};
 use crate::tables::address_entry::AddressEntry;
 use crate::tables::route::{AddressRoute, may_leave};
+use core::slice;
 
 impl Shard {
     /// What to look up to evaluate a packet.
@@ -51,6 +52,17 @@ impl Shard {
         let passed = match other {
             Some(receiver) => match receiver.as_uplink() {
                 Some(uplink) => self.leave(sender, &uplink, packet, packet_context, now, is_here),
+                None if receiver.eni.vpc != sender.eni.vpc => {
+                    let passed = self.slow_path(sender, receiver, (packet, packet_context), (now, false));
+                    // The receiver's sessions have keys of its own network, so it decides as if it were elsewhere.
+                    if passed == Ok(Verdict::Forward(next)) && is_here(next) {
+                        packet.verdict = Verdict::Forward(next);
+                        self.ingress_of(sender.snapshot, next, slice::from_mut(packet), now);
+                        Ok(packet.verdict)
+                    } else {
+                        passed
+                    }
+                }
                 None => self.slow_path(sender, receiver, (packet, packet_context), (now, is_here(next))),
             },
             None => Err(Verdict::Drop(DropReason::EniGone)),
@@ -88,8 +100,9 @@ impl Shard {
             let _refused_anyway = self.apply(sender, packet, (evaluation, &lookup), now);
             return Err(evaluation.0.refusal());
         }
+        let route = packet_context.place.route();
         let crosses =
-            receiver.eni.vswitch != sender.eni.vswitch || matches!(packet_context.place.route(), AddressRoute::Via(_));
+            receiver.eni.vswitch != sender.eni.vswitch || matches!(route, AddressRoute::Via(_) | AddressRoute::Peer(_));
         let mtu_bytes = receiver.eni.mtu_bytes;
         let is_last_hop = crosses && packet.headers.hop_limit <= 1;
         let is_too_big = icmp::is_too_big(packet, mtu_bytes);
@@ -231,6 +244,11 @@ pub(crate) fn next_eni(context: &EniContext<'_>, route: AddressRoute, addresses:
     match route {
         AddressRoute::Owner(next) | AddressRoute::Via(next) => Some(next).filter(|next| *next != context.index),
         AddressRoute::Nowhere => context.network.uplink.as_deref().filter(|_| may_leave(addresses)).map(|it| it.index),
+        AddressRoute::Peer(vpc) => match context.snapshot.vpc(vpc)?.route(addresses) {
+            AddressRoute::Owner(next) => Some(next),
+            // Peering does not lead any further (the cloud's is not transitive either).
+            _ => None,
+        },
         AddressRoute::Unowned | AddressRoute::Gateway => None,
     }
 }

@@ -41,7 +41,7 @@ pub(super) fn is_answered_for(context: &EniContext<'_>, route: AddressRoute) -> 
     match route {
         AddressRoute::Gateway => true,
         AddressRoute::Owner(owner) => owner != context.index,
-        AddressRoute::Nowhere | AddressRoute::Unowned | AddressRoute::Via(_) => false,
+        AddressRoute::Nowhere | AddressRoute::Unowned | AddressRoute::Via(_) | AddressRoute::Peer(_) => false,
     }
 }
 

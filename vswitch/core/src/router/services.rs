@@ -68,9 +68,11 @@ pub(super) fn refuse(context: &EniContext<'_>, packet: &mut Packet, address: Ser
 pub(crate) fn at_destination(headers: &Headers, route: AddressRoute) -> Option<ServiceAddress> {
     match route {
         AddressRoute::Owner(_) => None,
-        AddressRoute::Nowhere | AddressRoute::Unowned | AddressRoute::Gateway | AddressRoute::Via(_) => {
-            ServiceAddress::of(headers.tuple.addresses.destination())
-        }
+        AddressRoute::Nowhere
+        | AddressRoute::Unowned
+        | AddressRoute::Gateway
+        | AddressRoute::Via(_)
+        | AddressRoute::Peer(_) => ServiceAddress::of(headers.tuple.addresses.destination()),
     }
 }
 

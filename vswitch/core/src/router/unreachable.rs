@@ -18,7 +18,8 @@ use etherparse::{Icmpv4Type, Icmpv6Type, IpNumber, Ipv4Header, Ipv6FlowLabel, Ip
 #[inline(never)]
 pub(crate) fn no_route(context: &EniContext<'_>, packet: &mut Packet, route: AddressRoute) -> Verdict {
     let (v4, v6) = match route {
-        AddressRoute::Unowned => (DestUnreachableHeader::Host, DestUnreachableCode::Address),
+        // In a peer, too, nobody has the address.
+        AddressRoute::Unowned | AddressRoute::Peer(_) => (DestUnreachableHeader::Host, DestUnreachableCode::Address),
         AddressRoute::Nowhere => (DestUnreachableHeader::Network, DestUnreachableCode::NoRoute),
         AddressRoute::Gateway | AddressRoute::Owner(_) | AddressRoute::Via(_) => {
             return Verdict::Drop(DropReason::NoRoute);

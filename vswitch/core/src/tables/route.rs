@@ -1,6 +1,6 @@
 //! From a destination to its owner, a router, or nowhere.
 
-use crate::config::ids::EniIndex;
+use crate::config::ids::{EniIndex, VpcIndex};
 use crate::packet::headers::Addresses;
 use core::net::{Ipv4Addr, Ipv6Addr};
 
@@ -17,6 +17,8 @@ pub enum AddressRoute {
     Owner(EniIndex),
     /// The ENI that a custom route names as next hop.
     Via(EniIndex),
+    /// Another VPC, in which the address has a route of its own.
+    Peer(VpcIndex),
 }
 
 impl AddressRoute {
@@ -44,6 +46,7 @@ impl PackedRoute {
             AddressRoute::Gateway => (2, 0),
             AddressRoute::Owner(eni) => (3, eni.0),
             AddressRoute::Via(eni) => (4, eni.0),
+            AddressRoute::Peer(vpc) => (5, vpc.0),
         };
         Self(kind << Self::KIND_SHIFT | number)
     }
@@ -56,7 +59,8 @@ impl PackedRoute {
             1 => AddressRoute::Unowned,
             2 => AddressRoute::Gateway,
             3 => AddressRoute::Owner(eni),
-            _ => AddressRoute::Via(eni),
+            4 => AddressRoute::Via(eni),
+            _ => AddressRoute::Peer(VpcIndex(eni.0)),
         }
     }
 

@@ -120,7 +120,7 @@ impl Shard {
         let UplinkContext { context, entry } = uplink;
         let owner = || match context.network.route(headers.tuple.addresses) {
             AddressRoute::Owner(eni) | AddressRoute::Via(eni) => Some(eni),
-            AddressRoute::Nowhere | AddressRoute::Unowned | AddressRoute::Gateway => None,
+            AddressRoute::Nowhere | AddressRoute::Unowned | AddressRoute::Gateway | AddressRoute::Peer(_) => None,
         };
         let Addresses::V4 { destination, .. } = headers.tuple.addresses else { return owner() };
         if !entry.nat.is_external(destination) {
