@@ -15,6 +15,8 @@ pub struct ControlConfig {
     pub socket: PathBuf,
     /// The path of the forwarding plane's control socket.
     pub vswitch_socket: PathBuf,
+    /// The path of the supervisor's socket, if there is a supervisor.
+    pub supervisor_socket: Option<PathBuf>,
     /// The limits of each account.
     pub quotas: Quotas,
     /// The HTTP interface, if there is one.
@@ -35,6 +37,7 @@ impl ControlConfig {
             data_dir: data_dir.into(),
             socket: socket.into(),
             vswitch_socket: vswitch_socket.into(),
+            supervisor_socket: None,
             quotas: Quotas::default(),
             api: None,
             has_state: false,

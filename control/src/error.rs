@@ -244,6 +244,38 @@ kinds! {
     RULE_PORT_RANGE_TYPE = "InvalidOperation.ModifyPortRangeType", 400;
     RULE_MODIFY_EMPTY = "InvalidParam.InvalidModifyRuleRequest", 400;
 
+    // The way out: uplinks, floating addresses, NAT gateways, peerings. The cloud has no uplinks.
+    UPLINK_NOT_FOUND = "InvalidUplinkId.NotFound", 404;
+    UPLINK_EXISTS = "InvalidVpcId.UplinkExists", 400;
+    DEPENDENCY_UPLINK = "DependencyViolation.Uplink", 400;
+    DEPENDENCY_NAT_GATEWAY = "DependencyViolation.NatGateway", 400;
+    DEPENDENCY_PEERING = "DependencyViolation.VpcPeer", 400;
+    EIP_NOT_FOUND = "InvalidAllocationId.NotFound", 404;
+    EIP_STATUS = "IncorrectEipStatus", 400;
+    EIP_DUPLICATED = "InvalidAssociation.Duplicated", 400;
+    EIP_NOT_ENOUGH = "ReserveIpFail", 400;
+    EIP_ADDRESS = "InvalidIpAddress.NotAvailable", 400;
+    EIP_TARGET_NOT_FOUND = "InvalidInstanceId.NotFound", 404;
+    EIP_IN_USE = "EipUsedInNatEntry", 400;
+    QUOTA_EIP = "QuotaExceeded.Eip", 400;
+    NAT_NOT_FOUND = "InvalidNatGatewayId.NotFound", 404;
+    NAT_IN_USE = "DependencyViolation.Eips", 400;
+    QUOTA_NAT = "QuotaExceeded.NatGateway", 400;
+    SNAT_NOT_FOUND = "InvalidSnatEntryId.NotFound", 404;
+    SNAT_ADDRESS = "InvalidSnatIp.NotFound", 404;
+    SNAT_DUPLICATED = "Forbidden.SourceVSwitchId.Duplicated", 400;
+    QUOTA_SNAT = "Forbidden.SnatEntryCountLimited", 400;
+    FORWARD_NOT_FOUND = "InvalidForwardEntryId.NotFound", 404;
+    FORWARD_DUPLICATED = "Forbidden.DuplicatedForward", 400;
+    FORWARD_PORT = "InvalidExternalPort.Malformed", 400;
+    FORWARD_PROTOCOL = "InvalidProtocal.ValueNotSupported", 400;
+    FORWARD_EXTERNAL = "InvalidExternalIp.NotFound", 404;
+    FORWARD_INTERNAL = "Forbidden.DestnationIpOutOfVpcCIDR", 400;
+    QUOTA_FORWARD = "QuotaExceeded.ForwardEntry", 400;
+    PEERING_NOT_FOUND = "ResourceNotFound.InstanceId", 404;
+    PEERING_DUPLICATED = "ResourceAlreadyExist.Router", 400;
+    NAT_NAME = "InvalidName.Malformed", 400;
+
     // Instances and metadata.
     INSTANCE_NOT_FOUND = "InvalidInstanceId.NotFound", 404;
     INSTANCE_STATUS = "IncorrectInstanceStatus", 403;

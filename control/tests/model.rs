@@ -7,6 +7,8 @@ mod conflicts;
 mod fixture;
 #[path = "model/lists.rs"]
 mod lists;
+#[path = "model/outside.rs"]
+mod outside;
 
 use control::environment::Environment;
 use control::model::{Model, Quotas};

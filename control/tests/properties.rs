@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
+#[path = "properties/outside.rs"]
+mod outside;
+
 use control::command::*;
 use control::environment::Environment;
 use control::model::{Event, Model, Quotas};
@@ -250,7 +253,7 @@ fn policy() -> impl Strategy<Value = Command> {
 }
 
 fn command() -> impl Strategy<Value = Command> {
-    let single = prop_oneof![1 => network(), 3 => interface(), 3 => policy()].boxed();
+    let single = prop_oneof![1 => network(), 3 => interface(), 3 => policy(), 3 => outside::outside()].boxed();
     prop_oneof![8 => single.clone(), 1 => vec(single, 0..4).prop_map(|commands| Command::Batch(Batch { commands }))]
 }
 

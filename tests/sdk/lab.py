@@ -16,6 +16,7 @@ from alibabacloud_vpc20160428.client import Client as VpcClient
 from aliyunsdkcore.acs_exception.exceptions import ServerException
 from aliyunsdkcore.client import AcsClient
 from aliyunsdkecs.request.v20140526.AuthorizeSecurityGroupRequest import AuthorizeSecurityGroupRequest
+from aliyunsdkecs.request.v20140526.DescribeEipAddressesRequest import DescribeEipAddressesRequest
 from aliyunsdkecs.request.v20140526.DescribeSecurityGroupAttributeRequest import DescribeSecurityGroupAttributeRequest
 from aliyunsdkecs.request.v20140526.RevokeSecurityGroupRequest import RevokeSecurityGroupRequest
 
@@ -174,6 +175,55 @@ def refusals(web_group):
         expect("a wrong signature is told", getattr(error, "code", ""), "SignatureDoesNotMatch")
 
 
+def outside(vpc_id, vswitch, web, client_ip):
+    print("addresses outside:")
+    request = vpc_models.AllocateEipAddressRequest(region_id=REGION, name="web", bandwidth="10")
+    eip = vpc.allocate_eip_address(request).body
+    vpc.associate_eip_address(
+        vpc_models.AssociateEipAddressRequest(region_id=REGION, allocation_id=eip.allocation_id, instance_id=web)
+    )
+    shown = old_call(DescribeEipAddressesRequest(), AllocationId=eip.allocation_id)["EipAddresses"]["EipAddress"][0]
+    expect("the old SDK sees it", [shown["Status"], shown["InstanceId"] == web], ["InUse", True])
+    request = ecs_models.DescribeInstancesRequest(region_id=REGION, instance_ids=json.dumps([web]))
+    told = ecs.describe_instances(request).body.instances.instance[0].eip_address.ip_address
+    expect("the instance has it", told == eip.eip_address, True)
+    gateway = vpc.create_nat_gateway(
+        vpc_models.CreateNatGatewayRequest(region_id=REGION, vpc_id=vpc_id, v_switch_id=vswitch, nat_type="Enhanced")
+    ).body
+    out = vpc.allocate_eip_address(vpc_models.AllocateEipAddressRequest(region_id=REGION)).body
+    vpc.associate_eip_address(
+        vpc_models.AssociateEipAddressRequest(
+            region_id=REGION, allocation_id=out.allocation_id, instance_id=gateway.nat_gateway_id, instance_type="Nat"
+        )
+    )
+    (sources,) = gateway.snat_table_ids.snat_table_id
+    (forwards,) = gateway.forward_table_ids.forward_table_id
+    request = vpc_models.CreateSnatEntryRequest(
+        region_id=REGION, snat_table_id=sources, source_vswitch_id=vswitch, snat_ip=out.eip_address
+    )
+    vpc.create_snat_entry(request)
+    request = vpc_models.CreateForwardEntryRequest(
+        region_id=REGION, forward_table_id=forwards, external_ip=out.eip_address, external_port="80", ip_protocol="TCP",
+        internal_ip=client_ip, internal_port=str(PORT),
+    )
+    vpc.create_forward_entry(request)
+    request = vpc_models.DescribeSnatTableEntriesRequest(region_id=REGION, snat_table_id=sources)
+    entry = vpc.describe_snat_table_entries(request).body.snat_table_entries.snat_table_entry[0]
+    expect("the gateway translates", [entry.source_cidr, entry.status], ["10.0.1.0/24", "Available"])
+    request = vpc_models.DescribeForwardTableEntriesRequest(region_id=REGION, forward_table_id=forwards)
+    entry = vpc.describe_forward_table_entries(request).body.forward_table_entries.forward_table_entry[0]
+    expect("and forwards", [entry.external_port, entry.internal_port], ["80", str(PORT)])
+    vpc.delete_nat_gateway(
+        vpc_models.DeleteNatGatewayRequest(region_id=REGION, nat_gateway_id=gateway.nat_gateway_id, force=True)
+    )
+    vpc.unassociate_eip_address(
+        vpc_models.UnassociateEipAddressRequest(region_id=REGION, allocation_id=eip.allocation_id, instance_id=web)
+    )
+    for each in (eip, out):
+        request = vpc_models.ReleaseEipAddressRequest(region_id=REGION, allocation_id=each.allocation_id)
+        vpc.release_eip_address(request)
+
+
 def main():
     print("a lab:")
     made = vpc.create_vpc(vpc_models.CreateVpcRequest(region_id=REGION, cidr_block="10.0.0.0/16", vpc_name="lab"))
@@ -187,7 +237,7 @@ def main():
     ).body.v_switch_id
     web_group, client_group = make_group(vpc_id, "web"), make_group(vpc_id, "client")
     web, web_ip = run_instance(vswitch, web_group, "web")
-    client, _ = run_instance(vswitch, client_group, "client")
+    client, client_ip = run_instance(vswitch, client_group, "client")
     wait("a namespace", lambda: inside(web, "true").returncode == 0 and inside(client, "true").returncode == 0)
     server = subprocess.Popen(
         ["ip", "netns", "exec", web, sys.executable, "-m", "http.server", str(PORT)],
@@ -197,6 +247,7 @@ def main():
         wait("a listener", lambda: f":{PORT}" in inside(web, "ss", "-ltn").stdout.decode())
         prove(web_group, client_group, web, client, web_ip)
         refusals(web_group)
+        outside(vpc_id, vswitch, web, client_ip)
     finally:
         server.terminate()
         server.wait()

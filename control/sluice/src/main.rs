@@ -117,6 +117,7 @@ fn control_plane(arguments: &CliArguments, given: &up::ControlArguments) -> Resu
         control::config::ControlConfig::new(paths.data_dir.clone(), paths.control_socket(), paths.vswitch_socket());
     config.api = given.endpoint.config(&file).map_err(|error| error.to_string())?;
     config.has_state = given.has_state;
+    config.supervisor_socket = given.parent.supervised.then(|| paths.supervisor_socket());
     config.quotas = file.quotas.unwrap_or(config.quotas);
     control::run(&config).map_err(|error| format!("the control plane cannot run: {error}"))
 }

@@ -13,9 +13,11 @@ mod eni;
 mod group;
 mod instance;
 mod list;
+mod nat;
 mod network;
 mod rule;
 mod settings;
+mod uplink;
 
 pub use eni::{
     EniAssign, EniAttach, EniCreate, EniDelete, EniDetach, EniModify, EniUnassign, PortSpecification, RateLimitsChange,
@@ -30,13 +32,18 @@ pub use list::{
     PortListCreate, PortListDelete, PortListEntry, PortListModify, PrefixListCreate, PrefixListDelete, PrefixListEntry,
     PrefixListModify, port_range,
 };
+pub use nat::{
+    EipAllocate, EipAssociate, EipModify, EipRelease, EipUnassociate, ForwardAdd, ForwardModify, ForwardRemove,
+    NatCreate, NatDelete, NatModify, SnatAdd, SnatModify, SnatRemove,
+};
 pub use network::{
-    VpcCreate, VpcDelete, VpcModify, VpcRouteAdd, VpcRouteRemove, VswitchCreate, VswitchDelete, VswitchModify,
-    VswitchReservationModify, VswitchReserve, VswitchUnreserve,
+    PeeringCreate, PeeringDelete, VpcCreate, VpcDelete, VpcModify, VpcRouteAdd, VpcRouteRemove, VswitchCreate,
+    VswitchDelete, VswitchModify, VswitchReservationModify, VswitchReserve, VswitchUnreserve,
 };
 pub(crate) use rule::ANY_PORTS;
 pub use rule::{RuleAuthorize, RuleChange, RuleModify, RuleRevoke, RuleSpec, RuleView, prefix_without_host_bits};
 pub use settings::SettingsModify;
+pub use uplink::{UplinkCreate, UplinkDelete, UplinkKind, UplinkModify, UplinkNat};
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde::{Deserialize, Serialize};
@@ -123,6 +130,44 @@ pub enum Command {
     PortListDelete(PortListDelete),
     /// Changes settings. Absent fields stay.
     SettingsModify(SettingsModify),
+    /// Joins two VPCs.
+    PeeringCreate(PeeringCreate),
+    /// Parts two VPCs.
+    PeeringDelete(PeeringDelete),
+    /// Makes the way out of a VPC.
+    UplinkCreate(Box<UplinkCreate>),
+    /// Changes the way out of a VPC.
+    UplinkModify(UplinkModify),
+    /// Removes the way out of a VPC.
+    UplinkDelete(UplinkDelete),
+    /// Takes a floating address.
+    EipAllocate(EipAllocate),
+    /// Changes the name or description of a floating address.
+    EipModify(EipModify),
+    /// Makes a floating address stand for a private one, or gives it to a NAT gateway.
+    EipAssociate(EipAssociate),
+    /// Ends what a floating address stands for.
+    EipUnassociate(EipUnassociate),
+    /// Gives a floating address back.
+    EipRelease(EipRelease),
+    /// Makes a NAT gateway, without entries.
+    NatCreate(NatCreate),
+    /// Changes the name or description of a NAT gateway.
+    NatModify(NatModify),
+    /// Removes a NAT gateway.
+    NatDelete(NatDelete),
+    /// Adds an entry for sources to a NAT gateway.
+    SnatAdd(SnatAdd),
+    /// Changes an entry for sources.
+    SnatModify(SnatModify),
+    /// Removes an entry for sources.
+    SnatRemove(SnatRemove),
+    /// Leads external ports to a private address.
+    ForwardAdd(ForwardAdd),
+    /// Changes a forward.
+    ForwardModify(ForwardModify),
+    /// Removes a forward.
+    ForwardRemove(ForwardRemove),
     /// Makes an instance and its primary network interface.
     InstanceCreate(Box<InstanceCreate>),
     /// Changes an instance's names, description and protection.

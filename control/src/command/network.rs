@@ -191,4 +191,29 @@ vocabulary! {
         /// The identifier of the reservation.
         reservation: String,
     }
+
+    /// Joins two VPCs: each reaches the subnets of the other directly.
+    #[derive(Args)]
+    PeeringCreate {
+        /// `pcc-…`; made up if absent.
+        #[arg(long)]
+        id: Option<String>,
+        /// One VPC.
+        vpc: String,
+        /// The other, none of whose subnets overlaps those of the first.
+        peer: String,
+        /// A name for people.
+        #[arg(long)]
+        name: Option<String>,
+        /// What it is for.
+        #[arg(long)]
+        description: Option<String>,
+    }
+
+    /// Parts two VPCs.
+    #[derive(Args)]
+    PeeringDelete {
+        /// The peering.
+        peering: String,
+    }
 }

@@ -1,13 +1,14 @@
 //! What the guests of an ENI may be told about it by the services process: the object with its metadata, as the API's
 //! clients know it.
 
-use crate::ecs::actions::instance::attributes::{PUBLIC_ADDRESS, serial_number};
+use crate::ecs::actions::instance::attributes::serial_number;
 use crate::ecs::actions::key_pair;
 use crate::ecs::dialect::settings::ApiSettings;
-use crate::model::{Event, Instance, Metadata, Model};
+use crate::model::{Eni, Event, Instance, Metadata, Model};
 use crate::state::dhcp;
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use vswitch_core::config::ids::{EniId, VSwitchId, VpcId};
 use vswitch_core::config::services::record::{GuestRecord, InstanceRecord};
 
@@ -36,16 +37,30 @@ pub fn guest_record(model: &Model, settings: &ApiSettings, id: &EniId) -> Option
         mac: eni.mac,
         ipv4: std::iter::once(eni.primary).chain(eni.secondary.iter().copied()).collect(),
         ipv6: eni.ipv6.iter().copied().collect(),
-        public_ipv4: label.attribute(PUBLIC_ADDRESS).parse().ok(),
+        public_ipv4: public_ipv4(model, id, eni),
         name_servers: options.name_servers,
         ntp_servers: options.ntp_servers,
         region,
         zone,
         owner: or(&label.owner, settings.first_account()),
-        // No VPC has a way out, so nothing that its guests ask may leave it either.
-        forwards_dns: false,
+        // Where a VPC has no way out, nothing that its guests ask may leave it either.
+        forwards_dns: model.uplink_of(&eni.vpc).is_some(),
         instance: instance.map(|(instance_id, instance)| instance_record(model, instance_id, instance, label)),
     })
+}
+
+/// The address that the primary one of an ENI has outside, whatever is translated; for a further ENI that of its instance.
+fn public_ipv4(model: &Model, id: &EniId, eni: &Eni) -> Option<Ipv4Addr> {
+    let own = model.eips_of(id).map(|(_, eip)| eip).find(|eip| eip.end() == Some((id, eni.primary)));
+    let instance = model.instance_of(id);
+    let of_instance = || {
+        let (instance_id, instance) = instance?;
+        let primary = instance.primary()?;
+        let address = model.enis.get(primary)?.primary;
+        let eip = model.eips_of(primary).map(|(_, eip)| eip).find(|eip| eip.end() == Some((primary, address)));
+        eip.map(|eip| eip.address).or(model.public_address_of(instance_id))
+    };
+    own.map(|eip| eip.address).or_else(of_instance)
 }
 
 fn instance_record(model: &Model, id: &str, instance: &Instance, label: &Metadata) -> InstanceRecord {
@@ -83,12 +98,24 @@ pub fn enis_affected(model: &Model, event: &Event) -> BTreeSet<EniId> {
         Event::Vpc(id, _) => in_vpc(model, id),
         Event::VSwitch(id, _) => in_vswitch(model, id),
         Event::Metadata(id, _) => of_object(model, id),
+        Event::Eip(id, eip) => {
+            let ends = eip.as_ref().into_iter().chain(model.eips.get(id)).filter_map(|eip| eip.end());
+            ends.map(|(eni, _)| eni).flat_map(|eni| of_instance_of(model, eni).chain([eni.clone()])).collect()
+        }
+        Event::Uplink(id, uplink) => {
+            let uplinks = uplink.as_deref().into_iter().chain(model.uplinks.get(id));
+            uplinks.flat_map(|uplink| in_vpc(model, &uplink.vpc)).collect()
+        }
         Event::Settings(_)
         | Event::Group(..)
         | Event::Rule(..)
         | Event::PrefixList(..)
         | Event::PortList(..)
         | Event::Record(..)
+        | Event::NatGateway(..)
+        | Event::SnatEntry(..)
+        | Event::Forward(..)
+        | Event::Peering(..)
         | Event::Token(..) => BTreeSet::new(),
     }
 }

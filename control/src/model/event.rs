@@ -1,9 +1,12 @@
 //! What a decision changes: the new state of each object. Also their form as records in a store.
 
-use super::{Eni, Group, Instance, Metadata, PortList, PrefixList, Record, Rule, Token, VSwitch, Vpc};
+use super::{
+    Eip, Eni, ForwardEntry, Group, Instance, Metadata, NatGateway, Peering, PortList, PrefixList, Record, Rule,
+    SnatEntry, Token, Uplink, VSwitch, Vpc,
+};
 use serde::{Serialize, de::DeserializeOwned};
 use vswitch_core::config::desired::Settings;
-use vswitch_core::config::ids::{EniId, GroupId, PortListId, PrefixListId, RuleId, VSwitchId, VpcId};
+use vswitch_core::config::ids::{EniId, GroupId, PortListId, PrefixListId, RuleId, UplinkId, VSwitchId, VpcId};
 
 /// The new state of one object; `None` if it is removed.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,6 +31,18 @@ pub enum Event {
     Instance(String, Option<Box<Instance>>),
     /// An object that has nothing to do with packets, by its identifier.
     Record(String, Option<Record>),
+    /// The way out of a VPC.
+    Uplink(UplinkId, Option<Box<Uplink>>),
+    /// A floating address, by its identifier.
+    Eip(String, Option<Eip>),
+    /// A NAT gateway, by its identifier.
+    NatGateway(String, Option<NatGateway>),
+    /// An entry for sources of a NAT gateway, by its identifier.
+    SnatEntry(String, Option<SnatEntry>),
+    /// A forward, by its identifier.
+    Forward(String, Option<ForwardEntry>),
+    /// A peering of two VPCs, by its identifier.
+    Peering(String, Option<Peering>),
     /// An object's metadata, by the object's identifier.
     Metadata(String, Option<Metadata>),
     /// The answer to a client token's request, by the token's fingerprint.
@@ -58,6 +73,12 @@ impl Event {
             Self::PortList(..) => "port-list",
             Self::Instance(..) => "instance",
             Self::Record(..) => "record",
+            Self::Uplink(..) => "uplink",
+            Self::Eip(..) => "eip",
+            Self::NatGateway(..) => "nat-gateway",
+            Self::SnatEntry(..) => "snat-entry",
+            Self::Forward(..) => "forward",
+            Self::Peering(..) => "peering",
             Self::Metadata(..) => "label",
             Self::Token(..) => "token",
         }
@@ -74,7 +95,16 @@ impl Event {
             Self::Eni(id, _) => id.as_str(),
             Self::PrefixList(id, _) => id.as_str(),
             Self::PortList(id, _) => id.as_str(),
-            Self::Instance(id, _) | Self::Record(id, _) | Self::Metadata(id, _) | Self::Token(id, _) => id,
+            Self::Uplink(id, _) => id.as_str(),
+            Self::Eip(id, _)
+            | Self::NatGateway(id, _)
+            | Self::SnatEntry(id, _)
+            | Self::Forward(id, _)
+            | Self::Peering(id, _)
+            | Self::Instance(id, _)
+            | Self::Record(id, _)
+            | Self::Metadata(id, _)
+            | Self::Token(id, _) => id,
         }
     }
 
@@ -105,6 +135,12 @@ impl Event {
             Self::PortList(_, object) => object.is_none(),
             Self::Instance(_, object) => object.is_none(),
             Self::Record(_, object) => object.is_none(),
+            Self::Uplink(_, object) => object.is_none(),
+            Self::Eip(_, object) => object.is_none(),
+            Self::NatGateway(_, object) => object.is_none(),
+            Self::SnatEntry(_, object) => object.is_none(),
+            Self::Forward(_, object) => object.is_none(),
+            Self::Peering(_, object) => object.is_none(),
             Self::Metadata(_, object) => object.is_none(),
             Self::Token(_, object) => object.is_none(),
         }
@@ -132,6 +168,12 @@ impl Event {
             Self::PortList(_, object) => object.as_ref().map(to_json),
             Self::Instance(_, object) => object.as_ref().map(to_json),
             Self::Record(_, object) => object.as_ref().map(to_json),
+            Self::Uplink(_, object) => object.as_ref().map(to_json),
+            Self::Eip(_, object) => object.as_ref().map(to_json),
+            Self::NatGateway(_, object) => object.as_ref().map(to_json),
+            Self::SnatEntry(_, object) => object.as_ref().map(to_json),
+            Self::Forward(_, object) => object.as_ref().map(to_json),
+            Self::Peering(_, object) => object.as_ref().map(to_json),
             Self::Metadata(_, object) => object.as_ref().map(to_json),
             Self::Token(_, object) => object.as_ref().map(to_json),
         }
@@ -154,6 +196,12 @@ impl Event {
             ("prefix-list", None) => Ok(Self::PrefixList(id.into(), Some(from_json(key, value)?))),
             ("instance", None) => Ok(Self::Instance(id.into(), Some(from_json(key, value)?))),
             ("record", None) => Ok(Self::Record(id.into(), Some(from_json(key, value)?))),
+            ("uplink", None) => Ok(Self::Uplink(id.into(), Some(from_json(key, value)?))),
+            ("eip", None) => Ok(Self::Eip(id.into(), Some(from_json(key, value)?))),
+            ("nat-gateway", None) => Ok(Self::NatGateway(id.into(), Some(from_json(key, value)?))),
+            ("snat-entry", None) => Ok(Self::SnatEntry(id.into(), Some(from_json(key, value)?))),
+            ("forward", None) => Ok(Self::Forward(id.into(), Some(from_json(key, value)?))),
+            ("peering", None) => Ok(Self::Peering(id.into(), Some(from_json(key, value)?))),
             ("label", None) => Ok(Self::Metadata(id.into(), Some(from_json(key, value)?))),
             ("token", None) => Ok(Self::Token(id.into(), Some(from_json(key, value)?))),
             ("port-list", None) => Ok(Self::PortList(id.into(), Some(from_json(key, value)?))),

@@ -1,6 +1,6 @@
 //! The metadata of any object: its owner, region, zone, tags, resource group and attributes.
 
-use super::{Event, Model, Route};
+use super::{EipTarget, Event, Model, Route};
 use crate::command::{LabelModify, OnBehalf};
 use crate::environment::Environment;
 use crate::error::{ApiError, FORBIDDEN, INVALID_PARAMETER, TAG_LIMIT};
@@ -75,6 +75,12 @@ impl Model {
             || self.port_lists.contains_key(&id.into())
             || self.instances.contains_key(id)
             || self.records.contains_key(id)
+            || self.uplinks.contains_key(&id.into())
+            || self.eips.contains_key(id)
+            || self.nat_gateways.contains_key(id)
+            || self.snat_entries.contains_key(id)
+            || self.forwards.contains_key(id)
+            || self.peerings.contains_key(id)
     }
 
     pub(super) fn label_modify(&self, modify: &LabelModify) -> Result<Vec<Event>, ApiError> {
@@ -155,6 +161,11 @@ impl Model {
             Event::VSwitch(_, Some(vswitch)) => Some(&vswitch.vpc),
             Event::Group(_, Some(group)) => Some(&group.vpc),
             Event::Eni(_, Some(eni)) => Some(&eni.vpc),
+            Event::Uplink(_, Some(uplink)) => Some(&uplink.vpc),
+            Event::NatGateway(_, Some(nat)) => Some(&nat.vpc),
+            Event::SnatEntry(_, Some(entry)) => self.nat_gateways.get(&entry.nat).map(|nat| &nat.vpc),
+            Event::Forward(_, Some(forward)) => Some(&forward.vpc),
+            Event::Peering(_, Some(peering)) => Some(&peering.vpc),
             Event::Instance(_, Some(instance)) => instance.primary().and_then(|primary| {
                 let made = events.iter().find_map(|event| match event {
                     Event::Eni(id, Some(eni)) if id == primary => Some(&eni.vpc),
@@ -211,6 +222,15 @@ impl Model {
                 let is_new = |route: &&Route| self.vpcs.get(id).is_none_or(|old| !old.routes.contains(*route));
                 vpc.routes.iter().filter(is_new).map(|route| route.eni.as_str()).collect()
             }
+            Event::Eip(_, Some(eip)) => match &eip.target {
+                Some(EipTarget::Eni { eni, .. }) => vec![eni.as_str()],
+                Some(EipTarget::Nat(nat)) => vec![nat],
+                None => Vec::new(),
+            },
+            Event::SnatEntry(_, Some(entry)) => vec![&entry.nat],
+            Event::Forward(_, Some(forward)) => forward.nat.iter().map(String::as_str).collect(),
+            Event::Uplink(_, Some(uplink)) => vec![uplink.vpc.as_str()],
+            Event::Peering(_, Some(peering)) => vec![peering.vpc.as_str(), peering.peer.as_str()],
             Event::Instance(_, Some(instance)) => instance.enis.keys().map(|eni| eni.as_str()).collect(),
             _ => Vec::new(),
         }
@@ -227,6 +247,10 @@ impl Model {
             self.groups.iter().filter(|(_, group)| !group.is_classic()).map(|(id, group)| (id.as_str(), &group.vpc)),
         );
         let inside = inside.chain(self.enis.iter().map(|(id, eni)| (id.as_str(), &eni.vpc))).chain(instances);
+        let inside = inside.chain(self.nat_gateways.iter().map(|(id, nat)| (id.as_str(), &nat.vpc)));
+        let entries = self.snat_entries.iter();
+        let entries = entries.filter_map(|(id, it)| Some((id.as_str(), &self.nat_gateways.get(&it.nat)?.vpc)));
+        let inside = inside.chain(entries).chain(self.forwards.iter().map(|(id, it)| (id.as_str(), &it.vpc)));
         let region_of = |vpc: &VpcId| self.label(vpc.as_str()).region.clone();
         let moved = inside.filter(|(id, vpc)| self.label(id).region != self.label(vpc.as_str()).region);
         let moved: Vec<(String, String)> = moved.map(|(id, vpc)| (id.to_owned(), region_of(vpc))).collect();

@@ -20,6 +20,7 @@ mod quota;
 mod record;
 mod rule;
 mod settings;
+mod uplink;
 mod vpc;
 mod vswitch;
 mod warning;
@@ -39,7 +40,9 @@ pub use record::Record;
 pub use rule::Rule;
 pub(crate) use rule::refuse_repeated_rules;
 pub(crate) use rule::{RuleWords, protocol_text, same_rule};
-pub use vpc::{Route, Vpc};
+pub(crate) use uplink::PUBLIC_ADDRESS;
+pub use uplink::{DEFAULT_POOL, Eip, EipTarget, ForwardEntry, ForwardProtocol, NatGateway, SnatEntry, Uplink};
+pub use vpc::{Peering, Route, Vpc};
 pub use vswitch::{Reservation, VSwitch};
 
 use crate::command::{Batch, Command};
@@ -49,7 +52,7 @@ use index::Index;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use vswitch_core::config::desired::Settings;
-use vswitch_core::config::ids::{EniId, GroupId, PortListId, PrefixListId, RuleId, VSwitchId, VpcId};
+use vswitch_core::config::ids::{EniId, GroupId, PortListId, PrefixListId, RuleId, UplinkId, VSwitchId, VpcId};
 
 /// Commands that one batch may hold.
 pub const BATCH_COMMANDS_MAX: usize = 100_000;
@@ -68,6 +71,12 @@ pub struct Model {
     pub(crate) port_lists: BTreeMap<PortListId, PortList>,
     pub(crate) instances: BTreeMap<String, Instance>,
     pub(crate) records: BTreeMap<String, Record>,
+    pub(crate) uplinks: BTreeMap<UplinkId, Uplink>,
+    pub(crate) eips: BTreeMap<String, Eip>,
+    pub(crate) nat_gateways: BTreeMap<String, NatGateway>,
+    pub(crate) snat_entries: BTreeMap<String, SnatEntry>,
+    pub(crate) forwards: BTreeMap<String, ForwardEntry>,
+    pub(crate) peerings: BTreeMap<String, Peering>,
     pub(crate) labels: BTreeMap<String, Metadata>,
     /// Shared between a model and its successor, because it is large and rarely changes.
     pub(crate) tokens: Arc<BTreeMap<String, Token>>,
@@ -120,6 +129,7 @@ impl Model {
             _ => {}
         }
         let mut events = self.decide_objects(holder.unwrap_or_default(), command, environment)?;
+        self.follow_enis(&mut events);
         if let Some(holder) = holder {
             self.refuse_others(holder, &events)?;
         }
@@ -179,6 +189,7 @@ impl Model {
             Command::RecordCreate(create) => self.record_create(create, environment),
             Command::RecordDelete(delete) => self.record_delete(delete),
             Command::OnBehalf(_) | Command::Batch(_) => self.decide_for(Some(holder), command, environment),
+            outside => self.decide_outside(holder, outside, environment),
         }
     }
 
@@ -243,6 +254,12 @@ impl Model {
             Event::PortList(id, list) => set(&mut self.port_lists, id, list),
             Event::Instance(id, instance) => set(&mut self.instances, id, instance.map(|instance| *instance)),
             Event::Record(id, record) => set(&mut self.records, id, record),
+            Event::Uplink(id, uplink) => set(&mut self.uplinks, id, uplink.map(|uplink| *uplink)),
+            Event::Eip(id, eip) => set(&mut self.eips, id, eip),
+            Event::NatGateway(id, nat) => set(&mut self.nat_gateways, id, nat),
+            Event::SnatEntry(id, entry) => set(&mut self.snat_entries, id, entry),
+            Event::Forward(id, forward) => set(&mut self.forwards, id, forward),
+            Event::Peering(id, peering) => set(&mut self.peerings, id, peering),
             Event::Metadata(id, label) => set(&mut self.labels, id, label),
             Event::Token(id, token) => set(Arc::make_mut(&mut self.tokens), id, token),
         }
@@ -266,6 +283,7 @@ impl Model {
                 self.instances.iter().map(|(id, object)| Event::Instance(id.clone(), Some(Box::new(object.clone())))),
             )
             .chain(self.records.iter().map(|(id, record)| Event::Record(id.clone(), Some(record.clone()))))
+            .chain(self.outside_events())
             .chain(self.labels.iter().map(|(id, label)| Event::Metadata(id.clone(), Some(label.clone()))))
             .chain(self.tokens.iter().map(|(id, token)| Event::Token(id.clone(), Some(token.clone()))))
             .collect()
@@ -301,6 +319,12 @@ impl Model {
             Event::PortList(id, _) => Event::PortList(id.clone(), self.port_lists.get(id).cloned()),
             Event::Instance(id, _) => Event::Instance(id.clone(), self.instances.get(id).cloned().map(Box::new)),
             Event::Record(id, _) => Event::Record(id.clone(), self.records.get(id).cloned()),
+            Event::Uplink(id, _) => Event::Uplink(id.clone(), self.uplinks.get(id).cloned().map(Box::new)),
+            Event::Eip(id, _) => Event::Eip(id.clone(), self.eips.get(id).cloned()),
+            Event::NatGateway(id, _) => Event::NatGateway(id.clone(), self.nat_gateways.get(id).cloned()),
+            Event::SnatEntry(id, _) => Event::SnatEntry(id.clone(), self.snat_entries.get(id).cloned()),
+            Event::Forward(id, _) => Event::Forward(id.clone(), self.forwards.get(id).cloned()),
+            Event::Peering(id, _) => Event::Peering(id.clone(), self.peerings.get(id).cloned()),
             Event::Metadata(id, _) => Event::Metadata(id.clone(), self.labels.get(id).cloned()),
             Event::Token(id, _) => Event::Token(id.clone(), self.tokens.get(id).cloned()),
         }

@@ -2,7 +2,8 @@
 
 use super::{Event, Metadata, Model};
 use crate::error::{
-    ApiError, ENI_COUNT_EXCEEDED, ErrorKind, QUOTA_GROUP, QUOTA_PORT_LIST, QUOTA_PREFIX_LIST, QUOTA_RECORD, QUOTA_VPC,
+    ApiError, ENI_COUNT_EXCEEDED, ErrorKind, QUOTA_EIP, QUOTA_GROUP, QUOTA_PORT_LIST, QUOTA_PREFIX_LIST, QUOTA_RECORD,
+    QUOTA_VPC,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -21,6 +22,14 @@ pub struct Quotas {
     pub reservations_per_vswitch_max: usize,
     /// Custom routes of one VPC.
     pub routes_per_vpc_max: usize,
+    /// Floating addresses.
+    pub eips_max: usize,
+    /// NAT gateways of one VPC.
+    pub nat_gateways_per_vpc_max: usize,
+    /// Entries for sources of one NAT gateway.
+    pub snat_entries_per_nat_max: usize,
+    /// Forwards of one VPC.
+    pub forwards_per_vpc_max: usize,
     /// ENIs.
     pub enis_max: usize,
     /// Security groups.
@@ -69,6 +78,11 @@ impl Default for Quotas {
             secondary_cidrs_per_vpc_max: 5,
             reservations_per_vswitch_max: 100,
             routes_per_vpc_max: 200,
+            eips_max: 1000,
+            nat_gateways_per_vpc_max: 5,
+            snat_entries_per_nat_max: 40,
+            // Each is one of TCP and one of UDP, if it is for both.
+            forwards_per_vpc_max: vswitch_core::config::limits::NAT_FORWARDS_MAX / 2,
             enis_max: vswitch_core::config::limits::ENIS_MAX,
             groups_max: 100,
             rules_per_eni_max: 1000,
@@ -102,6 +116,7 @@ enum Counted {
     PrefixList,
     PortList,
     Record,
+    Eip,
 }
 
 impl Counted {
@@ -113,6 +128,7 @@ impl Counted {
             Event::PrefixList(..) => Some(Self::PrefixList),
             Event::PortList(..) => Some(Self::PortList),
             Event::Record(..) => Some(Self::Record),
+            Event::Eip(..) => Some(Self::Eip),
             _ => None,
         }
     }
@@ -125,6 +141,7 @@ impl Counted {
             Self::PrefixList => (quotas.prefix_lists_max, QUOTA_PREFIX_LIST, "prefix lists"),
             Self::PortList => (quotas.port_lists_max, QUOTA_PORT_LIST, "port lists"),
             Self::Record => (quotas.records_max, QUOTA_RECORD, "objects of its kinds"),
+            Self::Eip => (quotas.eips_max, QUOTA_EIP, "floating addresses"),
         }
     }
 }
@@ -176,6 +193,7 @@ impl Model {
             Counted::PrefixList => Box::new(self.prefix_lists.keys().map(|id| id.as_str())),
             Counted::PortList => Box::new(self.port_lists.keys().map(|id| id.as_str())),
             Counted::Record => Box::new(self.records.keys().map(String::as_str)),
+            Counted::Eip => Box::new(self.eips.keys().map(String::as_str)),
         }
     }
 }

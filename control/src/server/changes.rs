@@ -193,8 +193,11 @@ impl Server {
     }
 
     fn changed(&mut self, changes: Vec<PendingChange>, forwarding: &Forwarding) {
+        // After the forwarding plane, which makes the device.
+        let more = self.masquerade.converge(self.state.model());
         for PendingChange { queued, summary, answer } in changes {
-            let Summary { objects, warnings } = summary;
+            let Summary { objects, mut warnings } = summary;
+            warnings.extend(more.iter().cloned());
             match queued.origin {
                 ReplyTarget::Socket { .. } => {
                     let forwarding = forwarding.clone();

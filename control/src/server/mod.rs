@@ -26,6 +26,7 @@ use crate::socket::protocol::{
 };
 use crate::socket::query::{Answer, Query};
 use crate::socket::view::{ObjectCounts, StatusView};
+use crate::state::masquerade::MasqueradeLink;
 use crate::state::switch_link::{LinkReport, Question, SwitchLink};
 use crate::state::transaction::StateOwner;
 use crate::store::{DataDirectory, EmbeddedStore, Store, StoreError};
@@ -181,6 +182,7 @@ struct Server {
     next_ticket: u64,
     asked: BTreeMap<u64, PendingQuery>,
     in_flight: Option<InFlight>,
+    masquerade: MasqueradeLink,
     /// Changes after those in flight: at most one per client.
     waiting: VecDeque<QueuedChange>,
     stopping: bool,
@@ -243,6 +245,7 @@ impl Server {
             next_ticket: 0,
             asked: BTreeMap::new(),
             in_flight: None,
+            masquerade: MasqueradeLink::new(config.supervisor_socket.clone()),
             waiting: VecDeque::new(),
             stopping: false,
             settings,
@@ -270,6 +273,7 @@ impl Server {
                 self.end_slow_clients();
             }
             self.change_next();
+            self.masquerade.try_again(self.state.model());
         }
         // Give clients a moment to read their last reply.
         let farewell = Instant::now() + FAREWELL;
@@ -299,10 +303,10 @@ impl Server {
         Ok(())
     }
 
-    /// How long until something is due: accepting clients again, or disconnecting a slow one.
+    /// How long until something is due: accepting clients again, disconnecting a slow one, or masquerading.
     fn until_due(&self) -> Option<Duration> {
         let late = self.next_line_deadline().filter(|_| !self.stopping);
-        let due = [late, self.accept_at].into_iter().flatten().min();
+        let due = [late, self.accept_at, self.masquerade.due()].into_iter().flatten().min();
         due.map(|due| due.saturating_duration_since(Instant::now()))
     }
 

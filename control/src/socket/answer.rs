@@ -2,6 +2,7 @@
 
 use crate::error::ApiError;
 use crate::model::Model;
+use crate::socket::outside_view::{EipView, ForwardView, NatGatewayView, PeeringView, UplinkView};
 use crate::socket::query::{Answer, Query};
 use crate::socket::view::{self, EniView, GroupView, PortListView, PrefixListView, StateView, VSwitchView, VpcView};
 
@@ -33,7 +34,7 @@ impl Model {
             Query::EniList(filter) => Answer::Enis(self.eni_views(filter)?),
             Query::EniShow(show) => {
                 let (id, eni) = self.eni(&show.eni)?;
-                Answer::Eni(Box::new(EniView::new(&id, eni)))
+                Answer::Eni(Box::new(EniView::new(self, &id, eni)))
             }
             Query::GroupList(filter) => Answer::Groups(self.group_views(filter.vpc.as_deref(), false)?),
             Query::GroupShow(show) => {
@@ -54,6 +55,15 @@ impl Model {
                 let (id, list) = self.port_list(&show.port_list)?;
                 Answer::PortList(PortListView::new(self, &id, list))
             }
+            Query::UplinkList(filter) => Answer::Uplinks(self.uplink_views(filter)?),
+            Query::UplinkShow(show) => {
+                let (id, uplink) = self.uplink(&show.uplink)?;
+                Answer::Uplink(UplinkView::new(self, &id, uplink))
+            }
+            Query::EipList(filter) => Answer::Eips(self.eip_views(filter)?),
+            Query::NatList(filter) => Answer::NatGateways(self.nat_views(filter)?),
+            Query::ForwardList(filter) => Answer::Forwards(self.forward_views(filter)?),
+            Query::PeeringList(filter) => Answer::Peerings(self.peering_views(filter)?),
             Query::SettingsShow(_) => Answer::Settings(self.settings.clone()),
         }))
     }
@@ -66,7 +76,12 @@ impl Model {
             groups: self.groups.iter().map(|(id, group)| GroupView::new(self, id, group, true)).collect(),
             prefix_lists: self.prefix_list_views(),
             port_lists: self.port_list_views(),
-            enis: self.enis.iter().map(|(id, eni)| EniView::new(id, eni)).collect(),
+            enis: self.enis.iter().map(|(id, eni)| EniView::new(self, id, eni)).collect(),
+            uplinks: self.uplinks.iter().map(|(id, it)| UplinkView::new(self, id, it)).collect(),
+            eips: self.eips.iter().map(|(id, it)| EipView::new(self, id, it)).collect(),
+            nat_gateways: self.nat_gateways.iter().map(|(id, it)| NatGatewayView::new(self, id, it)).collect(),
+            forwards: self.forwards.iter().map(|(id, it)| ForwardView::new(self, id, it)).collect(),
+            peerings: self.peerings.iter().map(|(id, it)| PeeringView::new(id, it)).collect(),
         }
     }
 
@@ -89,7 +104,7 @@ impl Model {
                 && vswitch.as_ref().is_none_or(|vswitch| *vswitch == eni.vswitch)
                 && group.as_ref().is_none_or(|group| eni.groups.contains(group))
         });
-        Ok(wanted.map(|(id, eni)| EniView::new(id, eni)).collect())
+        Ok(wanted.map(|(id, eni)| EniView::new(self, id, eni)).collect())
     }
 
     fn group_views(&self, vpc: Option<&str>, with_rules: bool) -> Result<Vec<GroupView>, ApiError> {

@@ -4,6 +4,7 @@ mod answer;
 pub mod client;
 pub(crate) mod connection;
 pub(crate) mod listener;
+pub mod outside_view;
 pub mod protocol;
 pub mod query;
 pub mod view;

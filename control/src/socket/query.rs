@@ -4,6 +4,7 @@
 //! `{"op":"eni-list","vpc":"vpc-1"}`.
 
 use crate::command::{choice, vocabulary};
+use crate::socket::outside_view::{EipView, ForwardView, NatGatewayView, PeeringView, UplinkView};
 use crate::socket::view::{
     EniView, GroupView, PortListView, PrefixListView, RuleView, StateView, StatusView, VSwitchView, VpcView,
 };
@@ -48,6 +49,18 @@ pub enum Query {
     PortListList(Nothing),
     /// One port list. Answer: [`Answer::PortList`].
     PortListShow(PortListShow),
+    /// Uplinks. Answer: [`Answer::Uplinks`].
+    UplinkList(OutsideFilter),
+    /// One uplink. Answer: [`Answer::Uplink`].
+    UplinkShow(UplinkShow),
+    /// Floating addresses. Answer: [`Answer::Eips`].
+    EipList(OutsideFilter),
+    /// NAT gateways with their entries for sources. Answer: [`Answer::NatGateways`].
+    NatList(OutsideFilter),
+    /// Forwards. Answer: [`Answer::Forwards`].
+    ForwardList(OutsideFilter),
+    /// Peerings. Answer: [`Answer::Peerings`].
+    PeeringList(OutsideFilter),
     /// The settings. Answer: [`Answer::Settings`].
     SettingsShow(Nothing),
     /// The state of all ports, from the forwarding plane. Answer: [`Answer::Ports`].
@@ -150,6 +163,21 @@ vocabulary! {
         port_list: String,
     }
 
+    /// Which of what leaves a VPC.
+    #[derive(Args)]
+    OutsideFilter {
+        /// Only those of this VPC.
+        #[arg(long)]
+        vpc: Option<String>,
+    }
+
+    /// Asks for one uplink.
+    #[derive(Args)]
+    UplinkShow {
+        /// The uplink.
+        uplink: String,
+    }
+
     /// Which counters.
     #[derive(Args)]
     StatsFilter {
@@ -229,6 +257,18 @@ pub enum Answer {
     PortLists(Vec<PortListView>),
     /// A port list.
     PortList(PortListView),
+    /// Uplinks by identifier.
+    Uplinks(Vec<UplinkView>),
+    /// An uplink.
+    Uplink(UplinkView),
+    /// Floating addresses by identifier.
+    Eips(Vec<EipView>),
+    /// NAT gateways by identifier.
+    NatGateways(Vec<NatGatewayView>),
+    /// Forwards by identifier.
+    Forwards(Vec<ForwardView>),
+    /// Peerings by identifier.
+    Peerings(Vec<PeeringView>),
     /// The settings.
     Settings(Settings),
     /// Ports by ENI.
@@ -259,7 +299,7 @@ pub enum Answer {
 
 impl Query {
     /// The `op` of every query.
-    pub const OPS: [&str; 22] = [
+    pub const OPS: [&str; 28] = [
         "status",
         "state-show",
         "vpc-list",
@@ -275,6 +315,12 @@ impl Query {
         "prefix-list-show",
         "port-list-list",
         "port-list-show",
+        "uplink-list",
+        "uplink-show",
+        "eip-list",
+        "nat-list",
+        "forward-list",
+        "peering-list",
         "settings-show",
         "ports",
         "stats",

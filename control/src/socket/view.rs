@@ -1,5 +1,6 @@
 //! Objects as they are shown: with all fields, texts as the cloud writes them, ready for `--json`.
 
+pub use super::outside_view::{EipView, FloatingView, ForwardView, NatGatewayView, PeeringView, SnatView, UplinkView};
 pub use crate::command::RuleView;
 use crate::model::{Eni, Group, Model, PortList, PrefixList, Route, Rule, VSwitch, Vpc, timestamp};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -19,6 +20,7 @@ macro_rules! views {
         }
     )*};
 }
+pub(super) use views;
 
 views! {
     /// A VPC.
@@ -109,6 +111,9 @@ views! {
         ipv6_addresses: Vec<Ipv6Addr>,
         /// Prefixes delegated to it.
         prefixes: Vec<IpNet>,
+        /// What its private addresses are outside.
+        #[serde(default)]
+        floating: Vec<FloatingView>,
         /// The groups it is a member of.
         groups: Vec<GroupId>,
         /// Whether source and destination addresses are checked.
@@ -222,6 +227,21 @@ views! {
         port_lists: Vec<PortListView>,
         /// The network interfaces.
         enis: Vec<EniView>,
+        /// The uplinks.
+        #[serde(default)]
+        uplinks: Vec<UplinkView>,
+        /// The floating addresses.
+        #[serde(default)]
+        eips: Vec<EipView>,
+        /// The NAT gateways.
+        #[serde(default)]
+        nat_gateways: Vec<NatGatewayView>,
+        /// The forwards.
+        #[serde(default)]
+        forwards: Vec<ForwardView>,
+        /// The peerings.
+        #[serde(default)]
+        peerings: Vec<PeeringView>,
     }
 
     /// Both planes at a glance.
@@ -288,6 +308,12 @@ views! {
         port_lists: usize,
         /// Network interfaces.
         enis: usize,
+        /// Uplinks.
+        #[serde(default)]
+        uplinks: usize,
+        /// Floating addresses.
+        #[serde(default)]
+        eips: usize,
     }
 }
 
@@ -336,7 +362,7 @@ impl VSwitchView {
 }
 
 impl EniView {
-    pub(crate) fn new(id: &EniId, eni: &Eni) -> Self {
+    pub(crate) fn new(model: &Model, id: &EniId, eni: &Eni) -> Self {
         Self {
             id: id.clone(),
             name: eni.name.clone(),
@@ -348,6 +374,7 @@ impl EniView {
             secondary_ips: eni.secondary.iter().copied().collect(),
             ipv6_addresses: eni.ipv6.iter().copied().collect(),
             prefixes: eni.prefixes.iter().copied().collect(),
+            floating: FloatingView::of_eni(model, id, eni),
             groups: eni.groups.iter().cloned().collect(),
             source_dest_check: eni.source_dest_check.unwrap_or(true),
             timeouts: eni.timeouts,
@@ -440,6 +467,8 @@ impl ObjectCounts {
             prefix_lists: model.prefix_lists.len(),
             port_lists: model.port_lists.len(),
             enis: model.enis.len(),
+            uplinks: model.uplinks.len(),
+            eips: model.eips.len(),
         }
     }
 }

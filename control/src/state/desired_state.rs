@@ -2,6 +2,7 @@
 
 use crate::model::{Eni, Event, Group, Model, PortList, PrefixList, Rule, VSwitch, Vpc};
 use crate::state::dhcp;
+use crate::state::outside::{self, Touched};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use vswitch_core::config::desired::{self, Desired, Ports, Remote};
@@ -20,7 +21,11 @@ pub fn desired(model: &Model) -> Desired {
         prefix_lists: desired_all(&model.prefix_lists, desired_prefix_list),
         port_lists: desired_all(&model.port_lists, desired_port_list),
         enis: model.enis.iter().map(|(id, eni)| (id.clone(), desired_eni(model, eni))).collect(),
-        uplinks: BTreeMap::new(),
+        uplinks: model
+            .uplinks
+            .iter()
+            .map(|(id, uplink)| (id.clone(), outside::desired_uplink(model, uplink)))
+            .collect(),
     }
 }
 
@@ -31,13 +36,18 @@ fn desired_all<K: Ord + Clone, M, D>(objects: &BTreeMap<K, M>, desired: fn(&M) -
 /// The delta from `desired` to the state of `model`, given that they differ only in the objects of `events`.
 pub fn affected(model: &Model, events: &[Event], desired: &Desired) -> Delta {
     let mut delta = Delta::default();
+    let mut touched = Touched::default();
     for event in events {
         match event {
             Event::Settings(_) => {
                 delta.settings = (model.settings != desired.settings).then(|| model.settings.clone());
             }
-            Event::Vpc(id, _) => affect_vpc(&mut delta, model, id, desired),
+            Event::Vpc(id, _) => {
+                affect_vpc(&mut delta, model, id, desired);
+                touched.uplinks_of(id);
+            }
             Event::VSwitch(id, _) => {
+                touched.subnet(model, id, desired);
                 let now = || model.vswitches.get(id).map(desired_vswitch);
                 affect(&mut delta.vswitches, id, &desired.vswitches, now);
             }
@@ -51,19 +61,36 @@ pub fn affected(model: &Model, events: &[Event], desired: &Desired) -> Delta {
                 let now = || model.port_lists.get(id).map(desired_port_list);
                 affect(&mut delta.port_lists, id, &desired.port_lists, now);
             }
-            Event::Eni(id, _) => affect_eni(&mut delta, model, id, desired),
+            Event::Eni(id, _) => {
+                affect_eni(&mut delta, model, id, desired);
+                touched.eni(model, id, desired);
+            }
             // An instance lends its name to its ENIs, and their guests are told it.
             Event::Instance(id, _) => {
                 let enis = model.instances.get(id).into_iter().flat_map(|instance| instance.enis.keys());
                 enis.for_each(|eni| affect_eni(&mut delta, model, eni, desired));
+                touched.instance(model, id);
             }
             // Sets of DHCP options are metadata of their own, and several VPCs may use one.
             Event::Metadata(id, _) => {
                 let vpcs = model.vpcs.keys().filter(|vpc| dhcp::depends_on(model, vpc, id));
                 vpcs.for_each(|vpc| affect_vpc(&mut delta, model, vpc, desired));
+                touched.instance(model, id);
             }
+            Event::Uplink(id, _) => touched.uplink(id),
+            Event::Eip(_, eip) => touched.eip(model, eip.as_ref(), desired),
+            // Nothing but the object itself says which VPC it was in.
+            Event::NatGateway(..) | Event::SnatEntry(..) | Event::Forward(..) => touched.all_uplinks(),
+            Event::Peering(_, peering) => touched.peering(peering.as_ref(), desired),
             Event::Record(..) | Event::Token(..) => {}
         }
+    }
+    for id in touched.vpcs() {
+        affect_vpc(&mut delta, model, id, desired);
+    }
+    for id in touched.uplinks(model, desired) {
+        let now = || model.uplinks.get(id).map(|uplink| outside::desired_uplink(model, uplink));
+        affect(&mut delta.uplinks, id, &desired.uplinks, now);
     }
     delta
 }
@@ -160,7 +187,8 @@ fn copy<K: Ord + Clone, D: Clone>(part: &mut BTreeMap<K, D>, all: &BTreeMap<K, D
 
 fn desired_vpc(model: &Model, id: &VpcId, vpc: &Vpc) -> desired::DesiredVpc {
     let routes = vpc.routes.iter().map(|route| (route.destination, route.eni.clone())).collect();
-    desired::DesiredVpc { routes, dhcp: dhcp::options_of(model, id), ..desired::DesiredVpc::default() }
+    let (peers, dhcp) = (outside::peers(model, id), dhcp::options_of(model, id));
+    desired::DesiredVpc { routes, peers, dhcp, ..desired::DesiredVpc::default() }
 }
 
 fn desired_vswitch(vswitch: &VSwitch) -> desired::DesiredVswitch {

@@ -2,5 +2,7 @@
 
 pub mod desired_state;
 pub(crate) mod dhcp;
+pub mod masquerade;
+mod outside;
 pub mod switch_link;
 pub mod transaction;

@@ -83,6 +83,14 @@ fn object(set: &str, account: &str, region: &str, noun: &str) -> String {
         "key_pair" => format!("key-{set}"),
         "disk" => format!("d-{set}"),
         "free_disk" => format!("d-{set}-free"),
+        "nat" => format!("ngw-{set}"),
+        "eip" => format!("eip-{set}"),
+        "free_eip" | "bound_eip" => format!("eip-{set}-{}", &noun[..noun.len() - 4]),
+        "nat_address" => format!("198.18.5.{}", NAT_SETS.iter().position(|other| *other == set).unwrap_or(8) + 1),
+        "snat_table" => format!("stb-{set}"),
+        "snat" => format!("snat-{set}"),
+        "forward_table" => format!("ftb-{set}"),
+        "forward" => format!("fwd-{set}"),
         "account" => account.to_owned(),
         "zone" => format!("{region}-b"),
         "secondary" => "10.0.0.100".to_owned(),
@@ -91,8 +99,26 @@ fn object(set: &str, account: &str, region: &str, noun: &str) -> String {
     }
 }
 
+/// The sets, in the order of the addresses of their NAT gateways.
+const NAT_SETS: [&str; 3] = ["s", "p", "home"];
+
 /// What no account has to itself.
 const SHARED_NOUNS: [&str; 4] = ["account", "zone", "secondary", "ipv6"];
+
+/// A NAT gateway with entries, and floating addresses: one of the gateway, one of an interface, and a free one.
+fn addresses_outside(id: impl Fn(&str) -> String) -> Vec<Value> {
+    vec![
+        json!({"op": "nat-create", "id": id("nat"), "vpc": id("vpc"), "vswitch": id("vswitch")}),
+        json!({"op": "eip-allocate", "id": id("eip"), "address": id("nat_address")}),
+        json!({"op": "eip-allocate", "id": id("free_eip")}),
+        json!({"op": "eip-allocate", "id": id("bound_eip")}),
+        json!({"op": "eip-associate", "eip": id("eip"), "target": id("nat")}),
+        json!({"op": "eip-associate", "eip": id("bound_eip"), "target": id("hop")}),
+        json!({"op": "snat-add", "id": id("snat"), "nat": id("nat"), "vswitch": id("vswitch")}),
+        json!({"op": "forward-add", "id": id("forward"), "vpc": id("vpc"), "external": id("nat_address"), "ports": "80",
+               "to": "10.0.0.1"}),
+    ]
+}
 
 /// Something of every kind, tagged, for an account in a region.
 fn furnish(model: &mut Model, set: &str, account: &str, region: &str) {
@@ -146,7 +172,8 @@ fn furnish(model: &mut Model, set: &str, account: &str, region: &str) {
     commands.push(json!({"op": "vpc-modify", "vpc": id("free_vpc"), "add_cidrs": ["192.168.0.0/16"]}));
     commands.push(json!({"op": "vpc-route-add", "vpc": id("vpc"), "destination": "192.168.9.0/24", "eni": id("hop"),
                          "id": id("route")}));
-    for noun in ["vpc", "vswitch", "group", "eni", "instance", "prefix_list", "port_list", "dhcp"] {
+    commands.extend(addresses_outside(id));
+    for noun in ["vpc", "vswitch", "group", "eni", "instance", "prefix_list", "port_list", "dhcp", "eip", "nat"] {
         commands.push(json!({"op": "label-modify", "object": id(noun), "tags": {"k": set}, "resource_group": format!("rg-{set}")}));
     }
     commands.push(json!({"op": "record-create", "id": id("disk"), "kind": "disk"}));
@@ -429,7 +456,7 @@ fn a_region_that_was_noted_wrongly_becomes_that_of_the_network() {
     let astray = records.iter().cloned().map(|event| match event {
         // What is in no network keeps what was noted.
         Event::Metadata(id, Some(label))
-            if !["vpc-", "pl-", "prl-", "kp-", "dopt-", "d-"].iter().any(|kind| id.starts_with(kind)) =>
+            if !["vpc-", "pl-", "prl-", "kp-", "dopt-", "d-", "eip-"].iter().any(|kind| id.starts_with(kind)) =>
         {
             Event::Metadata(id, Some(Metadata { region: String::new(), ..label }))
         }

@@ -17,10 +17,14 @@ struct Down {
     namespaces: Vec<String>,
     /// The interfaces that were returned to the kernel.
     interfaces: Vec<String>,
+    /// The tables of nftables that were removed.
+    tables: Vec<String>,
 }
 
 pub(super) fn run(session: &CliSession) -> Result<(), CliError> {
     supervisor::end_running(&session.paths)?;
+    // Before the namespaces, in which some are.
+    let tables = supervisor::remove_masquerades(&session.paths.masquerades());
     let socket = session.paths.vswitch_socket();
     let fault = |error: std::io::Error| CliError::Usage(error.to_string());
     let (mut devices, mut interfaces) = (Vec::new(), Vec::new());
@@ -32,7 +36,7 @@ pub(super) fn run(session: &CliSession) -> Result<(), CliError> {
     }
     let is_gone = |tap: &TapPort| devices.push(place(&tap.device, tap.namespace.as_deref()));
     let namespaces = persistent::remove_all(&run_dir, is_gone).map_err(fault)?;
-    let down = Down { devices, namespaces, interfaces };
+    let down = Down { devices, namespaces, interfaces, tables };
     session.output.show(&down, text);
     Ok(())
 }
@@ -48,5 +52,6 @@ fn text(down: &Down) -> String {
     let devices = down.devices.iter().map(|name| format!("\nTAP device {name} removed"));
     let namespaces = down.namespaces.iter().map(|name| format!("\nnetwork namespace {name} removed"));
     let interfaces = down.interfaces.iter().map(|name| format!("\ninterface {name} returned to the kernel"));
-    format!("sluice is down{}", devices.chain(namespaces).chain(interfaces).collect::<String>())
+    let tables = down.tables.iter().map(|name| format!("\ntable inet {name} removed"));
+    format!("sluice is down{}", devices.chain(namespaces).chain(interfaces).chain(tables).collect::<String>())
 }

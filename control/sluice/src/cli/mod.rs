@@ -25,7 +25,7 @@ mod workers;
 
 use clap::{Parser, Subcommand};
 use control::socket::client::{Client, ClientError};
-use objects::{eni, port_list, prefix_list, rule, security_group, settings, vpc, vswitch};
+use objects::{eni, nat, port_list, prefix_list, rule, security_group, settings, uplink, vpc, vswitch};
 use output::Output;
 use paths::Paths;
 use std::process::ExitCode;
@@ -52,8 +52,8 @@ pub(crate) struct CliArguments {
 pub(crate) enum CliCommand {
     /// Run Sluice on this machine: both planes, supervised.
     Up(up::UpArguments),
-    /// End Sluice on this machine, remove the network namespaces and TAP devices that it made, and return existing
-    /// interfaces to the kernel. Merely stopping `sluice up` does none of that.
+    /// End Sluice on this machine, remove the network namespaces, TAP devices and tables of nftables that it made, and
+    /// return existing interfaces to the kernel. Merely stopping `sluice up` does none of that.
     Down,
     /// Run the control plane alone.
     Control(up::ControlArguments),
@@ -83,6 +83,21 @@ pub(crate) enum CliCommand {
     /// Lists of ports that rules may name.
     #[command(subcommand)]
     PortList(port_list::PortListVerb),
+    /// Uplinks: the way out of a VPC.
+    #[command(subcommand)]
+    Uplink(uplink::UplinkVerb),
+    /// Floating addresses: external addresses that stand for private ones.
+    #[command(subcommand)]
+    Eip(nat::EipVerb),
+    /// NAT gateways: whose entries say how private addresses are translated.
+    #[command(subcommand)]
+    Nat(nat::NatVerb),
+    /// Forwards: ports of external addresses that lead to private ones.
+    #[command(subcommand)]
+    Forward(nat::ForwardVerb),
+    /// Peerings: VPCs that reach each other directly.
+    #[command(subcommand)]
+    Peering(nat::PeeringVerb),
     /// Settings: choices that the cloud leaves open.
     #[command(subcommand)]
     Settings(settings::SettingsVerb),
@@ -177,6 +192,11 @@ pub(crate) fn run(arguments: CliArguments) -> ExitCode {
         CliCommand::Rule(verb) => rule::run(&session, verb),
         CliCommand::PrefixList(verb) => prefix_list::run(&session, verb),
         CliCommand::PortList(verb) => port_list::run(&session, verb),
+        CliCommand::Uplink(verb) => uplink::run(&session, verb),
+        CliCommand::Eip(verb) => nat::eip(&session, verb),
+        CliCommand::Nat(verb) => nat::nat(&session, verb),
+        CliCommand::Forward(verb) => nat::forward(&session, verb),
+        CliCommand::Peering(verb) => nat::peering(&session, verb),
         CliCommand::Settings(verb) => settings::run(&session, verb),
         CliCommand::Port(verb) => port::run(&session, verb),
         CliCommand::Flow(verb) => flow::run(&session, verb),

@@ -35,6 +35,16 @@ impl Paths {
         self.run_dir.join("services.lock")
     }
 
+    /// The supervisor's socket, where the control plane says what is to be masqueraded.
+    pub(crate) fn supervisor_socket(&self) -> PathBuf {
+        self.run_dir.join("supervisor.sock")
+    }
+
+    /// The record of what is masqueraded.
+    pub(crate) fn masquerades(&self) -> PathBuf {
+        self.run_dir.join("masquerades.json")
+    }
+
     /// The supervisor's state file.
     pub(crate) fn supervisor_state(&self) -> PathBuf {
         self.run_dir.join("supervisor.json")

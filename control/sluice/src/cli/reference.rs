@@ -4,8 +4,9 @@
 use super::CliArguments;
 use clap::{Arg, Args, Command, CommandFactory, Parser};
 use control::command::{
-    EniCreate, GroupCreate, PortListCreate, PortListEntry, PortSpecification, PrefixListCreate, PrefixListEntry,
-    RateLimitsChange, RuleSpec, SettingsModify, TimeoutsChange, TrackingChange, VpcCreate, VpcRouteAdd, VswitchCreate,
+    EipAllocate, EniCreate, ForwardAdd, GroupCreate, NatCreate, PeeringCreate, PortListCreate, PortListEntry,
+    PortSpecification, PrefixListCreate, PrefixListEntry, RateLimitsChange, RuleSpec, SettingsModify, TimeoutsChange,
+    TrackingChange, UplinkCreate, VpcCreate, VpcRouteAdd, VswitchCreate,
 };
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -13,7 +14,21 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::PathBuf;
 
-const OBJECTS: [&str; 8] = ["vpc", "vswitch", "eni", "sg", "rule", "prefix-list", "port-list", "settings"];
+const OBJECTS: [&str; 13] = [
+    "vpc",
+    "vswitch",
+    "eni",
+    "sg",
+    "rule",
+    "prefix-list",
+    "port-list",
+    "uplink",
+    "eip",
+    "nat",
+    "forward",
+    "peering",
+    "settings",
+];
 const COMMANDS_HEAD: &str = "\
 # Commands
 
@@ -171,6 +186,11 @@ fn the_reference_of_lab_files_is_up_to_date() {
     keys::<RateLimitsChange>(&mut text, "`rate_limits` of an `eni`", false, &[]);
     keys::<PortSpecification>(&mut text, "The port of an `eni`", false, &[]);
     keys::<VpcRouteAdd>(&mut text, "`[[route]]`", false, &[]);
+    keys::<UplinkCreate>(&mut text, "`[[uplink]]`", true, &[]);
+    keys::<NatCreate>(&mut text, "`[[nat]]`, which has `sources` besides", true, &[]);
+    keys::<EipAllocate>(&mut text, "`[[eip]]`, which has `target` and `private_ip` besides", true, &[]);
+    keys::<ForwardAdd>(&mut text, "`[[forward]]`", true, &[]);
+    keys::<PeeringCreate>(&mut text, "`[[peering]]`", true, &[]);
     text.push('\n');
     text.push_str(END);
     let page = std::fs::read_to_string(page("lab-file.md")).unwrap();
@@ -203,6 +223,14 @@ fn options_are_sound_and_those_of_old_are_taken() {
         "prefix-list create --name a --entry 192.0.2.0/24 --entry 198.51.100.0/24",
         "port-list modify prl-a --add 80 --remove 443/443",
         "settings modify --smtp-closed true --pmtud-exempt always --timeout-profile aws --icmp-timeout-s 20",
+        "uplink create --vpc vpc-a --masquerade --addresses 203.0.113.0/24 198.51.100.0/24 --nat-filtering endpoint",
+        "uplink create --vpc vpc-a --kind interface --device eth1 --address 192.0.2.2/24 --next-hop 192.0.2.1 --nat none",
+        "uplink modify upl-a --masquerade false --nat-port-blocks 9",
+        "eip allocate --address 203.0.113.7 --name web",
+        "eip associate eip-a eni-a --private-ip 10.0.0.5",
+        "nat add-source ngw-a --cidr 10.0.0.0/24 --address 203.0.113.8",
+        "forward add --vpc vpc-a --protocol udp --ports 53 --to 10.0.0.5",
+        "peering create vpc-a vpc-b",
         "workers set 2 --lanes 1",
         "stats eni-a",
     ] {
@@ -214,6 +242,8 @@ fn options_are_sound_and_those_of_old_are_taken() {
         "port attach eni-a --stream /run/a.sock --namespace a",
         "port attach eni-a --client",
         "settings modify --fast-path maybe",
+        "uplink create --vpc vpc-a --kind tunnel",
+        "nat add-source ngw-a --cidr 10.0.0.0/24 --vswitch vsw-a",
     ] {
         let words = std::iter::once("sluice").chain(line.split_whitespace());
         assert!(CliArguments::try_parse_from(words).is_err(), "{line}");

@@ -9,12 +9,14 @@
 
 mod end;
 mod lock;
+mod masquerade;
 mod plane;
 mod process;
 mod state;
 
 pub(super) use end::end_running;
 pub(super) use lock::{LockHolder, holder, take as take_lock};
+pub(super) use masquerade::remove_all as remove_masquerades;
 pub(super) use state::SupervisorState;
 
 use crate::cli::CliError;
@@ -85,6 +87,9 @@ fn supervise(paths: &Paths, arguments: &UpArguments) -> Result<bool, CliError> {
     services.take_over(None, holder(&paths.services_lock()).process_id(), true);
     // Examining processes of an earlier supervisor required effective capabilities; starting others requires none.
     privileges::seal(Role::Supervisor);
+    masquerade::serve(&paths.supervisor_socket(), paths.masquerades()).map_err(|error| {
+        CliError::Usage(format!("cannot listen at {}: {error}", paths.supervisor_socket().display()))
+    })?;
     let mut supervisor =
         Supervisor { paths: paths.clone(), planes: [forwarding, control, services], is_settled: false, told: None };
     // Guests may depend on a plane that was kept, so it is not ended because the other one cannot start.

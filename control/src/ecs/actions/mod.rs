@@ -7,6 +7,7 @@ mod eni;
 mod group;
 pub(in crate::ecs) mod instance;
 pub(in crate::ecs) mod key_pair;
+mod outside;
 mod port_list;
 mod prefix_list;
 mod region;
@@ -170,6 +171,24 @@ actions! {
     Vpc "ModifyRouteEntry" vpc::route_entry::modify;
     Vpc "DeleteRouteEntry" vpc::route_entry::delete;
     Vpc "DeleteRouteEntries" vpc::route_entry::delete_all;
+    Vpc "AllocateEipAddress" outside::eip::allocate;
+    Vpc "AssociateEipAddress" outside::eip::associate;
+    Vpc "UnassociateEipAddress" outside::eip::unassociate;
+    Vpc "ReleaseEipAddress" outside::eip::release;
+    Vpc "DescribeEipAddresses" outside::eip::describe;
+    Vpc "ModifyEipAddressAttribute" outside::eip::modify;
+    Vpc "CreateNatGateway" outside::nat_gateway::create;
+    Vpc "DescribeNatGateways" outside::nat_gateway::describe;
+    Vpc "ModifyNatGatewayAttribute" outside::nat_gateway::modify;
+    Vpc "DeleteNatGateway" outside::nat_gateway::delete;
+    Vpc "CreateSnatEntry" outside::snat::create;
+    Vpc "DescribeSnatTableEntries" outside::snat::describe;
+    Vpc "ModifySnatEntry" outside::snat::modify;
+    Vpc "DeleteSnatEntry" outside::snat::delete;
+    Vpc "CreateForwardEntry" outside::forward::create;
+    Vpc "DescribeForwardTableEntries" outside::forward::describe;
+    Vpc "ModifyForwardEntry" outside::forward::modify;
+    Vpc "DeleteForwardEntry" outside::forward::delete;
     Vpc "DescribeRegions" region::describe_vpc_regions;
     Vpc "DescribeZones" region::describe_vpc_zones;
     Vpc "TagResources" tag::tag;
@@ -181,7 +200,7 @@ actions! {
 }
 
 /// Network actions that also exist in the older API version of instances.
-const OLD_NETWORK_ACTIONS: [&str; 13] = [
+const OLD_NETWORK_ACTIONS: [&str; 27] = [
     "CreateVpc",
     "DescribeVpcs",
     "ModifyVpcAttribute",
@@ -195,6 +214,20 @@ const OLD_NETWORK_ACTIONS: [&str; 13] = [
     "CreateRouteEntry",
     "DeleteRouteEntry",
     "ModifyVRouterAttribute",
+    "AllocateEipAddress",
+    "AssociateEipAddress",
+    "UnassociateEipAddress",
+    "ReleaseEipAddress",
+    "DescribeEipAddresses",
+    "ModifyEipAddressAttribute",
+    "CreateNatGateway",
+    "DescribeNatGateways",
+    "DeleteNatGateway",
+    "CreateForwardEntry",
+    "DescribeForwardTableEntries",
+    "ModifyForwardEntry",
+    "DeleteForwardEntry",
+    "ModifyNatGatewayAttribute",
 ];
 
 /// The action of a version and a name.

@@ -8,12 +8,16 @@ use crate::command::Command;
 use crate::ecs::dialect::Action;
 use crate::environment::Environment;
 use crate::error::{
-    ApiError, ENI_NOT_FOUND, ErrorKind, GROUP_NOT_FOUND, INSTANCE_NOT_FOUND, PORT_LIST_NOT_FOUND,
-    PREFIX_LIST_NOT_FOUND, VPC_NOT_FOUND, VSWITCH_NOT_FOUND,
+    ApiError, EIP_NOT_FOUND, ENI_NOT_FOUND, ErrorKind, GROUP_NOT_FOUND, INSTANCE_NOT_FOUND, NAT_NOT_FOUND,
+    PORT_LIST_NOT_FOUND, PREFIX_LIST_NOT_FOUND, VPC_NOT_FOUND, VSWITCH_NOT_FOUND,
 };
-use crate::model::{Eni, Group, Instance, Metadata, Model, PortList, PrefixList, Quotas, Record, Rule, VSwitch, Vpc};
+use crate::model::{
+    Eip, Eni, ForwardEntry, Group, Instance, Metadata, Model, NatGateway, PortList, PrefixList, Quotas, Record, Rule,
+    SnatEntry, VSwitch, Vpc,
+};
 use ipnet::{IpNet, Ipv6Net};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use vswitch_core::config::ids::{EniId, GroupId, PortListId, PrefixListId, RuleId, VSwitchId, VpcId, quoted};
 
 const INSTANCE_ID: ErrorKind = ErrorKind { code: "InvalidInstanceId.Malformed", status: 400 };
@@ -133,6 +137,18 @@ impl<'a> Scope<'a> {
         found.ok_or_else(|| not_found(INSTANCE_NOT_FOUND, "instance", id))
     }
 
+    /// One of the caller's floating addresses.
+    pub(in crate::ecs) fn eip(&self, id: &str) -> Result<&'a Eip, ApiError> {
+        let found = self.model.eips.get(id).filter(|_| self.owns(id));
+        found.ok_or_else(|| not_found(EIP_NOT_FOUND, "floating address", id))
+    }
+
+    /// One of the caller's NAT gateways.
+    pub(in crate::ecs) fn nat_gateway(&self, id: &str) -> Result<&'a NatGateway, ApiError> {
+        let found = self.model.nat_gateways.get(id).filter(|_| self.owns(id));
+        found.ok_or_else(|| not_found(NAT_NOT_FOUND, "NAT gateway", id))
+    }
+
     /// One of the caller's prefix lists.
     pub(in crate::ecs) fn prefix_list(&self, id: &str) -> Result<(PrefixListId, &'a PrefixList), ApiError> {
         let found = self.model.prefix_lists.get_key_value(&PrefixListId::from(id));
@@ -199,6 +215,22 @@ impl<'a> Scope<'a> {
         self.model.port_lists.iter().filter(move |(id, _)| self.owns(id.as_str()))
     }
 
+    pub(in crate::ecs) fn eips(self) -> impl Iterator<Item = (&'a String, &'a Eip)> {
+        self.model.eips.iter().filter(move |(id, _)| self.owns(id))
+    }
+
+    pub(in crate::ecs) fn nat_gateways(self) -> impl Iterator<Item = (&'a String, &'a NatGateway)> {
+        self.model.nat_gateways.iter().filter(move |(id, _)| self.owns(id))
+    }
+
+    pub(in crate::ecs) fn snat_entries(self) -> impl Iterator<Item = (&'a String, &'a SnatEntry)> {
+        self.model.snat_entries.iter().filter(move |(id, _)| self.owns(id))
+    }
+
+    pub(in crate::ecs) fn forwards(self) -> impl Iterator<Item = (&'a String, &'a ForwardEntry)> {
+        self.model.forwards.iter().filter(move |(id, _)| self.owns(id))
+    }
+
     /// The caller's records of a kind, with what is noted about them.
     pub(in crate::ecs) fn records(self, kind: &'a str) -> impl Iterator<Item = (&'a str, &'a Record, &'a Metadata)> {
         let own = self.model.records.iter().filter(move |(id, record)| record.kind == kind && self.owns(id));
@@ -243,6 +275,11 @@ impl<'a> Scope<'a> {
         self.model.instance_of(eni).filter(|(id, _)| self.owns(id))
     }
 
+    /// The VPC in which one of the caller's floating addresses stands for something.
+    pub(in crate::ecs) fn vpc_of_eip(&self, eip: &Eip) -> Option<&'a VpcId> {
+        self.model.vpc_of_eip(eip)
+    }
+
     /// The primary interface of one of the caller's instances.
     pub(in crate::ecs) fn primary_of(&self, instance: &'a Instance) -> Option<(&'a EniId, &'a Eni)> {
         self.model.enis.get_key_value(instance.primary()?).filter(|(id, _)| self.owns(id.as_str()))
@@ -281,9 +318,9 @@ impl<'a> Scope<'a> {
         self.model.vpcs.values().any(|vpc| vpc.ipv6_cidr.as_ref() == Some(block))
     }
 
-    /// The values of an attribute of whatever has it, whosever, where they can be read as what is wanted.
-    pub(in crate::ecs) fn attributes_of_all<T: std::str::FromStr>(self, name: &'a str) -> impl Iterator<Item = T> {
-        self.model.labels.values().filter_map(move |label| label.attribute(name).parse().ok())
+    /// External addresses that somebody has, whoever.
+    pub(in crate::ecs) fn taken_external_addresses(&self) -> BTreeSet<Ipv4Addr> {
+        self.model.taken_external_addresses()
     }
 
     /// How much of everything an account may have.

@@ -2,10 +2,10 @@
 
 use crate::command::PortKind;
 use crate::ecs::catalogue::Catalogue;
+use crate::model::DEFAULT_POOL;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
 
 /// The account of everything that was not made for another one.
 pub const FIRST_ACCOUNT: &str = "1000000000000001";
@@ -89,8 +89,7 @@ impl Default for ApiSettings {
             resource_groups: BTreeMap::new(),
             shared_vpcs: BTreeMap::new(),
             catalogue: Catalogue::default(),
-            // RFC 2544 reserves the block for tests, so it is nobody's address on the Internet.
-            public_addresses: Ipv4Net::new_assert(Ipv4Addr::new(198, 18, 0, 0), 15),
+            public_addresses: DEFAULT_POOL,
             classic_network: false,
             state_delay_s: 0,
             instance_port: PortKind::Namespace,

@@ -56,11 +56,15 @@ impl Model {
             if !removed {
                 return Err(IP_UNASSIGNED.error(format!("{address} is not assigned to {id}")).field(field).object(id));
             }
+            self.refuse_floating(&id, &new, IpNet::from(address))?;
         }
         for (place, text) in unassign.prefixes.iter().enumerate() {
             if !prefix(text).is_some_and(|prefix| new.prefixes.remove(&prefix)) {
                 let message = format!("{text} is not delegated to {id}", text = quoted(text));
                 return Err(IP_UNASSIGNED.error(message).field(format!("prefixes[{place}]")).object(id));
+            }
+            if let Some(removed) = prefix(text) {
+                self.refuse_floating(&id, &new, removed)?;
             }
         }
         Ok(vec![Event::Eni(id, Some(Box::new(new)))])

@@ -247,8 +247,9 @@ impl Model {
         }
         let Some(resource) = port.resource() else { return Ok(()) };
         let same = |other: &DesiredPort| other.resource() == Some(resource);
-        let holder = self.enis.iter().find(|(other, eni)| *other != id && eni.port.as_ref().is_some_and(same));
-        if let Some((holder, _)) = holder {
+        let enis = self.enis.iter().filter(|(_, eni)| eni.port.as_ref().is_some_and(same)).map(|(id, _)| id.clone());
+        let uplinks = self.uplinks.iter().filter(|(_, uplink)| same(&uplink.port)).map(|(id, _)| id.interface());
+        if let Some(holder) = enis.chain(uplinks).find(|other| other != id) {
             let (kind, field) = if port.socket_path().is_some() { ("socket", "path") } else { ("device", "device") };
             let name = resource.0;
             let message = format!("{kind} {name} belongs to {holder}: choose another name, or detach that one");

@@ -1,7 +1,9 @@
-//! Private networks: their blocks here, their custom routes in [`route`].
+//! Private networks: their blocks here, their custom routes in [`route`], their peerings in [`peering`].
 
+mod peering;
 mod route;
 
+pub use peering::Peering;
 pub use route::Route;
 
 use super::parse::{block, description, network_name};
@@ -9,9 +11,9 @@ use super::{Event, Model};
 use crate::command::{VpcCreate, VpcDelete, VpcModify};
 use crate::environment::Environment;
 use crate::error::{
-    ApiError, CIDR_BLOCK_IN_USE, CIDR_BLOCK_MASK, CIDR_BLOCK_NOT_FOUND, CIDR_BLOCK_OVERLAPPED,
-    DEPENDENCY_SECURITY_GROUP, DEPENDENCY_VSWITCH, INVALID_PARAMETER, QUOTA_CIDR_BLOCK, VPC_DESCRIPTION_MALFORMED,
-    VPC_NAME_MALFORMED, VPC_NOT_FOUND,
+    ApiError, CIDR_BLOCK_IN_USE, CIDR_BLOCK_MASK, CIDR_BLOCK_NOT_FOUND, CIDR_BLOCK_OVERLAPPED, DEPENDENCY_NAT_GATEWAY,
+    DEPENDENCY_PEERING, DEPENDENCY_SECURITY_GROUP, DEPENDENCY_UPLINK, DEPENDENCY_VSWITCH, INVALID_PARAMETER,
+    QUOTA_CIDR_BLOCK, VPC_DESCRIPTION_MALFORMED, VPC_NAME_MALFORMED, VPC_NOT_FOUND,
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
@@ -165,6 +167,18 @@ impl Model {
         if let Some((group, _)) = self.groups.iter().find(|(_, group)| group.vpc == id) {
             let message = format!("{id} has security groups, such as {group}: delete them first");
             return Err(DEPENDENCY_SECURITY_GROUP.error(message).object(id));
+        }
+        if let Some((uplink, _)) = self.uplink_of(&id) {
+            let message = format!("{id} leaves by {uplink}: delete it first");
+            return Err(DEPENDENCY_UPLINK.error(message).object(id));
+        }
+        if let Some((nat, _)) = self.nat_gateways.iter().find(|(_, nat)| nat.vpc == id) {
+            let message = format!("{id} has NAT gateways, such as {nat}: delete them first");
+            return Err(DEPENDENCY_NAT_GATEWAY.error(message).object(id));
+        }
+        if let Some(peer) = self.peers_of(&id).next() {
+            let message = format!("{id} is a peer of {peer}: delete the peering first");
+            return Err(DEPENDENCY_PEERING.error(message).object(&id));
         }
         Ok(vec![Event::Vpc(id, None)])
     }

@@ -133,6 +133,13 @@ impl Model {
             let message = format!("{id} has network interfaces, such as {eni}: delete them first");
             return Err(DEPENDENCY_VSWITCH_IN_USE.error(message).object(id));
         }
+        let snat =
+            self.snat_entries.iter().find(|(_, entry)| entry.vswitch.as_ref() == Some(&id)).map(|(snat, _)| snat);
+        let nat = self.nat_gateways.iter().find(|(_, nat)| nat.vswitch.as_ref() == Some(&id)).map(|(nat, _)| nat);
+        if let Some(user) = snat.or(nat) {
+            let message = format!("{user} names {id}: remove it first");
+            return Err(DEPENDENCY_VSWITCH_IN_USE.error(message).object(id));
+        }
         Ok(vec![Event::VSwitch(id, None)])
     }
 
@@ -201,6 +208,6 @@ impl Model {
             let message = format!("{cidr} covers the custom route to {}: remove the route first", route.destination);
             return Err(CIDR_BLOCK_OVERLAPPED.error(message).field(field).object(vpc_id));
         }
-        Ok(())
+        self.refuse_peered(cidr, vpc_id, field)
     }
 }

@@ -339,6 +339,64 @@ pub(crate) const CALLS: &[(&str, &[&str])] = &[
             "RouteEntries.1.RouteTableId=$table&RouteEntries.1.DstCidrBlock=192.168.9.0/24&RouteEntries.1.NextHop=$hop",
         ],
     ),
+    ("vpc:AllocateEipAddress", &["", "Name=one&Tag.1.Key=k"]),
+    (
+        "vpc:AssociateEipAddress",
+        &[
+            "AllocationId=$free_eip&InstanceId=$instance",
+            "AllocationId=$free_eip&InstanceId=$eni&InstanceType=NetworkInterface",
+            "AllocationId=$free_eip&InstanceId=$nat&InstanceType=Nat",
+        ],
+    ),
+    (
+        "vpc:UnassociateEipAddress",
+        &[
+            "AllocationId=$bound_eip&InstanceId=$hop&InstanceType=NetworkInterface",
+            "AllocationId=$eip&InstanceId=$nat&Force=true",
+        ],
+    ),
+    ("vpc:ReleaseEipAddress", &["AllocationId=$free_eip"]),
+    (
+        "vpc:DescribeEipAddresses",
+        &["", "AllocationId=$eip", "AssociatedInstanceId=$nat&AssociatedInstanceType=Nat", "EipAddress=$nat_address"],
+    ),
+    ("vpc:ModifyEipAddressAttribute", &["AllocationId=$eip&Name=two&Bandwidth=7"]),
+    ("vpc:CreateNatGateway", &["VpcId=$vpc&VSwitchId=$vswitch&Name=one"]),
+    ("vpc:DescribeNatGateways", &["", "NatGatewayId=$nat", "VpcId=$vpc"]),
+    ("vpc:ModifyNatGatewayAttribute", &["NatGatewayId=$nat&Name=two"]),
+    ("vpc:DeleteNatGateway", &["NatGatewayId=$nat&Force=true"]),
+    (
+        "vpc:CreateSnatEntry",
+        &[
+            "SnatTableId=$snat_table&SourceVSwitchId=$plain_vswitch&SnatIp=$nat_address",
+            "SnatTableId=$snat_table&SourceCIDR=10.2.0.0/16&SnatIp=$nat_address",
+        ],
+    ),
+    (
+        "vpc:DescribeSnatTableEntries",
+        &[
+            "SnatTableId=$snat_table&SnatEntryId=$snat",
+            "NatGatewayId=$nat&SourceVSwitchId=$vswitch",
+            "NetworkInterfaceIds.1=$eni",
+        ],
+    ),
+    ("vpc:ModifySnatEntry", &["SnatTableId=$snat_table&SnatEntryId=$snat&SnatIp=$nat_address&SnatEntryName=two"]),
+    ("vpc:DeleteSnatEntry", &["SnatTableId=$snat_table&SnatEntryId=$snat"]),
+    (
+        "vpc:CreateForwardEntry",
+        &[
+            "ForwardTableId=$forward_table&ExternalIp=$nat_address&ExternalPort=81&IpProtocol=tcp&InternalIp=10.0.0.9&InternalPort=81",
+        ],
+    ),
+    (
+        "vpc:DescribeForwardTableEntries",
+        &["ForwardTableId=$forward_table&ForwardEntryId=$forward", "NatGatewayId=$nat", "ExternalIp=$nat_address"],
+    ),
+    (
+        "vpc:ModifyForwardEntry",
+        &["ForwardTableId=$forward_table&ForwardEntryId=$forward&ExternalIp=$nat_address&ForwardEntryName=two"],
+    ),
+    ("vpc:DeleteForwardEntry", &["ForwardTableId=$forward_table&ForwardEntryId=$forward"]),
     ("vpc:DescribeRegions", &[""]),
     ("vpc:DescribeZones", &[""]),
     (
@@ -354,6 +412,7 @@ pub(crate) const CALLS: &[(&str, &[&str])] = &[
 
 /// Parameters that name an object of another kind than there are here, or no object.
 pub(crate) const NO_OBJECTS: &[&str] = &[
+    "ActivityId",
     "AutoSnapshotPolicyId",
     "ClusterId",
     "DedicatedHostClusterId",
@@ -370,11 +429,13 @@ pub(crate) const NO_OBJECTS: &[&str] = &[
     "ManagedHostId",
     "NodeControllerId",
     "PrivatePoolOptions.Id",
+    "PublicIpAddressPoolId",
     "RegionId",
     "ResourceGroupId",
     "NewResourceGroupId",
     "IpamPoolId",
     "ResourceGroupIds",
+    "SegmentInstanceId",
     "SnapshotId",
     "StorageClusterId",
     "StorageSetId",

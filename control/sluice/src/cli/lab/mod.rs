@@ -1,14 +1,17 @@
 //! Lab files: the objects of a lab, and the changes that make them exist. Pure: the present state is an argument.
 
+mod outside;
+
 use super::CliError;
 use control::command::{
-    Batch, Command, EniAssign, EniAttach, EniCreate, EniDetach, EniModify, EniUnassign, GroupCreate, GroupModify,
-    PortListCreate, PortListEntry, PortListModify, PortSpecification, PrefixListCreate, PrefixListEntry,
-    PrefixListModify, RuleAuthorize, RuleChange, RuleModify, RuleRevoke, RuleSpec, SettingsModify, VpcCreate,
-    VpcModify, VpcRouteAdd, VswitchCreate, VswitchModify, prefix_without_host_bits,
+    Batch, Command, EniAssign, EniAttach, EniCreate, EniDetach, EniModify, EniUnassign, ForwardAdd, GroupCreate,
+    GroupModify, PeeringCreate, PortListCreate, PortListEntry, PortListModify, PortSpecification, PrefixListCreate,
+    PrefixListEntry, PrefixListModify, RuleAuthorize, RuleChange, RuleModify, RuleRevoke, RuleSpec, SettingsModify,
+    UplinkCreate, VpcCreate, VpcModify, VpcRouteAdd, VswitchCreate, VswitchModify, prefix_without_host_bits,
 };
 use control::socket::view::{EniView, GroupView, ListEntryView, RuleView, StateView};
 use ipnet::IpNet;
+use outside::{LabEip, LabNat};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
@@ -26,6 +29,11 @@ pub(super) struct LabFile {
     group: Vec<LabGroup>,
     eni: Vec<LabEni>,
     route: Vec<VpcRouteAdd>,
+    uplink: Vec<UplinkCreate>,
+    nat: Vec<LabNat>,
+    eip: Vec<LabEip>,
+    forward: Vec<ForwardAdd>,
+    peering: Vec<PeeringCreate>,
 }
 
 /// A group with exactly these rules.
@@ -83,6 +91,7 @@ pub(super) fn plan(lab: &LabFile, state: &StateView) -> Result<Vec<LabStep>, Cli
         plan.eni(eni, state)?;
     }
     plan.routes(lab, state);
+    plan.outside(lab, state)?;
     plan.managed(lab, state);
     Ok(plan.steps)
 }

@@ -121,6 +121,7 @@ fn told(eni: &EniView) -> String {
         ("vswitch", eni.vswitch.to_string()),
         ("mac", eni.mac.to_string()),
         ("addresses", addresses(eni)),
+        ("outside", list(eni.floating.iter().map(|it| format!("{} for {}", it.address, it.private_ip)))),
         ("groups", list(&eni.groups)),
         ("source/dest check", eni.source_dest_check.to_string()),
         (

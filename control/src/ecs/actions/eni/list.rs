@@ -7,6 +7,7 @@ use crate::error::ApiError;
 use crate::model::{Eni, timestamp};
 use ipnet::IpNet;
 use serde_json::{Value, json};
+use std::net::Ipv4Addr;
 use vswitch_core::config::ids::EniId;
 
 pub(in crate::ecs) fn describe(context: &Context<'_>) -> Result<Plan, ApiError> {
@@ -133,6 +134,7 @@ pub(in crate::ecs) fn eni_json(context: &Context<'_>, id: &EniId, eni: &Eni) -> 
         "InstanceId": eni.instance.as_deref().unwrap_or_default(),
         "Attachment": attachment_json(context, id, eni),
         "MacAddress": eni.mac,
+        "AssociatedPublicIp": eip_json(context, id, eni.primary),
         "NetworkInterfaceTrafficMode": mode,
         "OwnerId": context.scope.owner_of(id.as_str()),
         "PrivateIpAddress": eni.primary,
@@ -158,12 +160,28 @@ pub(in crate::ecs) fn eni_json(context: &Context<'_>, id: &EniId, eni: &Eni) -> 
     Value::Object(value)
 }
 
+/// The floating address that stands for a private one.
+fn eip_json(context: &Context<'_>, id: &EniId, private: Ipv4Addr) -> Value {
+    match context.scope.eips().find(|(_, eip)| eip.end() == Some((id, private))) {
+        Some((eip_id, eip)) => json!({"AllocationId": eip_id, "PublicIpAddress": eip.address}),
+        None => json!({}),
+    }
+}
+
+/// A private address, with the floating one where the action shows that.
+fn private_json(context: &Context<'_>, id: &EniId, address: Ipv4Addr, primary: bool) -> Value {
+    let mut value = members(json!({"PrivateIpAddress": address, "Primary": primary}));
+    if ["DescribeNetworkInterfaces", "DescribeNetworkInterfaceAttribute"].contains(&context.call.action.name) {
+        value.insert("AssociatedPublicIp".into(), eip_json(context, id, address));
+    }
+    Value::Object(value)
+}
+
 /// An interface's addresses as all actions show them.
 pub(in crate::ecs) fn addresses_json(context: &Context<'_>, id: &EniId, eni: &Eni) -> Value {
     let has_primary_ipv6 = context.scope.label(id.as_str()).attribute("EnablePrimaryIPv6").eq_ignore_ascii_case("true");
     let private = std::iter::once((eni.primary, true)).chain(eni.secondary.iter().map(|address| (*address, false)));
-    let private: Vec<Value> =
-        private.map(|(address, primary)| json!({"PrivateIpAddress": address, "Primary": primary})).collect();
+    let private: Vec<Value> = private.map(|(address, primary)| private_json(context, id, address, primary)).collect();
     let ipv6 = eni.ipv6.iter().enumerate();
     let ipv6: Vec<Value> = ipv6
         .map(|(place, address)| json!({"Ipv6Address": address, "Primary": has_primary_ipv6 && place == 0}))

@@ -5,6 +5,7 @@ use crate::ecs::catalogue::family_of;
 use crate::ecs::dialect::call::{Context, Plan, members};
 use crate::ecs::dialect::paging::page;
 use crate::error::ApiError;
+use crate::model::PUBLIC_ADDRESS;
 use crate::model::{Instance, Metadata, timestamp};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -232,9 +233,6 @@ pub(in crate::ecs) fn listed_json(instance: &Instance, noted: &Metadata, cpus: u
         },
     }))
 }
-
-/// The attribute that holds an instance's public address.
-pub(in crate::ecs) const PUBLIC_ADDRESS: &str = "PublicIpAddress";
 
 /// A number that an instance finds in its firmware, derived from its identifier so that it never changes.
 pub(in crate::ecs) fn serial_number(id: &str) -> String {

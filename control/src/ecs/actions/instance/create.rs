@@ -1,6 +1,6 @@
 //! Making instances: a stopped one, or several running ones.
 
-use super::attributes::{PUBLIC_ADDRESS, change};
+use super::attributes::change;
 use super::{names, public_address};
 use crate::command::{Command, EniAssign, EniCreate, InstanceAttach, InstanceCreate, LabelModify};
 use crate::ecs::actions::disk;
@@ -12,6 +12,7 @@ use crate::ecs::dialect::parameters::Parameters;
 use crate::ecs::dialect::scope::Access;
 use crate::ecs::dialect::validate::missing;
 use crate::error::{ApiError, ErrorKind};
+use crate::model::PUBLIC_ADDRESS;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;

@@ -1,12 +1,13 @@
 //! Which instances a query selects.
 
-use super::attributes::PUBLIC_ADDRESS;
 use super::status;
+use crate::ecs::actions::outside::eip;
 use crate::ecs::catalogue::family_of;
 use crate::ecs::dialect::auth::read_time;
 use crate::ecs::dialect::call::Context;
 use crate::ecs::dialect::parameters::not_valid;
 use crate::error::{ApiError, ErrorKind};
+use crate::model::PUBLIC_ADDRESS;
 use crate::model::{Eni, Instance};
 use std::ops::RangeInclusive;
 
@@ -30,7 +31,7 @@ const WORDS: [(&str, &[&str], ErrorKind); 3] = [
     ("InstanceNetworkType", &["vpc", "classic"], ErrorKind { code: "InvalidNetworkType.NotFound", status: 404 }),
 ];
 /// Properties that no instance here has.
-const ABSENT: [&str; 4] = ["EipAddresses", "InnerIpAddresses", "LockReason", "RdmaIpAddresses"];
+const ABSENT: [&str; 3] = ["InnerIpAddresses", "LockReason", "RdmaIpAddresses"];
 /// Attributes that can be queried, with their defaults.
 const NOTED: [(&str, &str); 7] = [
     ("HpcClusterId", ""),
@@ -49,6 +50,7 @@ pub(in crate::ecs) struct InstanceFilter {
     ids: Option<Vec<String>>,
     private: Option<Vec<String>>,
     public: Option<Vec<String>>,
+    floating: Option<Vec<String>>,
     ipv6: Vec<String>,
     created_s: RangeInclusive<u64>,
     /// Whether it asks for something that no instance here has.
@@ -65,14 +67,16 @@ impl InstanceFilter {
         let ids = parameters.json_list("InstanceIds")?;
         let private = parameters.json_list("PrivateIpAddresses")?;
         let public = parameters.json_list("PublicIpAddresses")?;
-        for (name, list) in [("InstanceIds", &ids), ("PrivateIpAddresses", &private), ("PublicIpAddresses", &public)] {
+        let floating = parameters.json_list("EipAddresses")?;
+        let addresses = [("PrivateIpAddresses", &private), ("PublicIpAddresses", &public), ("EipAddresses", &floating)];
+        for (name, list) in [("InstanceIds", &ids)].into_iter().chain(addresses) {
             if list.as_ref().is_some_and(|list| list.len() > 100) {
                 return context.refuse(name, "name at most 100");
             }
         }
         let (created_s, expires) = read_times(context)?;
         let is_vain = expires | read_words(context)?;
-        Ok(Self { ids, private, public, ipv6: parameters.list("Ipv6Address")?, created_s, is_vain })
+        Ok(Self { ids, private, public, floating, ipv6: parameters.list("Ipv6Address")?, created_s, is_vain })
     }
 
     /// Whether it selects an instance with this primary interface.
@@ -107,6 +111,7 @@ impl InstanceFilter {
             && is_asked("InstanceTypeFamily", family_of(&instance.instance_type))
             && NOTED.iter().all(|(name, usual)| is_asked(name, noted_or(name, usual)))
             && self.public.as_ref().is_none_or(|list| list.iter().any(|wanted| wanted == noted_or(PUBLIC_ADDRESS, "")))
+            && self.floating.as_ref().is_none_or(|list| list.iter().any(|wanted| has_eip(context, id, wanted)))
             && is_asked("ImageId", &instance.image)
             && parameters.text("Status").is_none_or(|wanted| wanted.eq_ignore_ascii_case(status(context, instance)))
             && parameters.text("InstanceName").is_none_or(|wanted| name_fits(wanted, &instance.name))
@@ -116,6 +121,10 @@ impl InstanceFilter {
             && context.has_resource_group(id)
             && context.has_tags(id)?)
     }
+}
+
+fn has_eip(context: &Context<'_>, id: &str, wanted: &str) -> bool {
+    eip::of_instance(context, id).is_some_and(|(_, eip)| eip.address.to_string() == wanted)
 }
 
 /// The creation time that `Filter` asks for, and whether it asks for an expiry, which no instance here has.

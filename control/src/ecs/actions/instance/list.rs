@@ -4,6 +4,7 @@ use super::attributes;
 use super::filter::InstanceFilter;
 use super::status;
 use crate::ecs::actions::eni::list::addresses_json;
+use crate::ecs::actions::outside::eip;
 use crate::ecs::dialect::call::{Context, Plan, ZONE_NOT_FOUND, members};
 use crate::ecs::dialect::paging::page;
 use crate::error::ApiError;
@@ -75,6 +76,7 @@ fn size(context: &Context<'_>, instance: &Instance) -> (u32, u32) {
 /// What both actions return.
 fn shared_json(context: &Context<'_>, id: &str, instance: &Instance, eni: &Eni) -> serde_json::Map<String, Value> {
     let mut value = attributes::shared_json(id, instance, context.scope.label(id));
+    value.insert("EipAddress".into(), eip::of_instance_json(context, id));
     value.extend(members(json!({
         "InstanceId": id,
         "InstanceName": instance.name,

@@ -1,11 +1,11 @@
 //! Public addresses of instances, from the pool of the configuration.
 
-use super::attributes::{PUBLIC_ADDRESS, change};
+use super::attributes::change;
 use crate::command::Command;
 use crate::ecs::dialect::call::{Context, Plan, members};
 use crate::error::{ApiError, ErrorKind};
+use crate::model::PUBLIC_ADDRESS;
 use serde_json::json;
-use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 const ALLOCATED: ErrorKind = ErrorKind { code: "AllocatedAlready", status: 403 };
@@ -14,7 +14,7 @@ const TAKEN: ErrorKind = ErrorKind { code: "InvalidIpAddress.Conflict", status: 
 
 /// Free addresses of the pool, lowest first.
 pub(in crate::ecs) fn free(context: &Context<'_>) -> impl Iterator<Item = Ipv4Addr> {
-    let taken: BTreeSet<Ipv4Addr> = context.scope.attributes_of_all(PUBLIC_ADDRESS).collect();
+    let taken = context.scope.taken_external_addresses();
     context.settings.public_addresses.hosts().filter(move |address| !taken.contains(address))
 }
 

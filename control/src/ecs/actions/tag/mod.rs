@@ -74,6 +74,8 @@ pub(in crate::ecs) fn objects<'a>(context: &Context<'a>) -> Vec<Tagged<'a>> {
                     .filter(|(id, _)| scope.vswitch(id.as_str(), Access::Own).is_ok())
                     .map(|(id, _)| ("vswitch", id.as_str())),
             )
+            .chain(scope.eips().map(|(id, _)| ("eip", id.as_str())))
+            .chain(scope.nat_gateways().map(|(id, _)| ("natgateway", id.as_str())))
             .chain(scope.records("dhcp-options-set").map(|(id, ..)| ("dhcpoptionsset", id)))
             .collect(),
     };
@@ -90,7 +92,7 @@ pub(in crate::ecs) fn kind(context: &Context<'_>) -> Result<Option<String>, ApiE
     let kind = text.to_ascii_lowercase();
     let here: &[&str] = match context.call.action.product {
         Product::Ecs => &ECS_TYPES,
-        Product::Vpc => &["vpc", "vswitch", "dhcpoptionsset"],
+        Product::Vpc => &["vpc", "vswitch", "dhcpoptionsset", "eip", "natgateway"],
         Product::Sts | Product::ResourceManager => &[],
     };
     if !here.contains(&kind.as_str()) && !OTHER_TYPES.contains(&kind.as_str()) {
@@ -138,6 +140,8 @@ fn is_of_kind(context: &Context<'_>, kind: &str, id: &str) -> bool {
         "prefixlist" => scope.prefix_list(id).is_ok(),
         "portrangelist" => scope.port_list(id).is_ok(),
         "vpc" => scope.vpc(id, Access::Own).is_ok(),
+        "eip" => scope.eip(id).is_ok(),
+        "natgateway" => scope.nat_gateway(id).is_ok(),
         "vswitch" => scope.vswitch(id, Access::Own).is_ok(),
         "disk" => scope.records(disk::KIND).any(|(disk, ..)| disk == id),
         "dhcpoptionsset" => scope.records("dhcp-options-set").any(|(set, ..)| set == id),
