@@ -26,7 +26,8 @@ fn the_corpora_do_no_harm() {
 #[test]
 fn damaged_messages_to_services_do_no_harm() {
     let mutations = std::env::var("SLUICE_MUTATIONS").ok().and_then(|text| text.parse().ok()).unwrap_or(100);
-    for (name, target) in TARGETS.into_iter().filter(|(name, _)| ["dhcp", "dhcpv6", "ra", "http", "dns"].contains(name))
+    for (name, target) in
+        TARGETS.into_iter().filter(|(name, _)| ["dhcp", "dhcpv6", "ra", "http", "dns", "nat"].contains(name))
     {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);
         let entries =

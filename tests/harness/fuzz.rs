@@ -26,6 +26,7 @@ use vswitch_core::config::protocol::{self, RequestBody, SwitchReply, SwitchReque
 use vswitch_core::config::validate::validate;
 
 pub mod metadata;
+pub mod nat;
 pub mod services;
 pub mod stream;
 pub mod vhost_user;
@@ -34,7 +35,7 @@ pub mod vhost_user;
 pub type Target = fn(&[u8]);
 
 /// Every target by its name.
-pub const TARGETS: [(&str, Target); 12] = [
+pub const TARGETS: [(&str, Target); 13] = [
     ("packets", packets),
     ("protocol", protocol),
     ("commands", commands),
@@ -45,6 +46,7 @@ pub const TARGETS: [(&str, Target); 12] = [
     ("ra", services::ra),
     ("http", metadata::http),
     ("dns", metadata::dns),
+    ("nat", nat::nat),
     ("vhost_user", vhost_user::vhost_user),
     ("stream", stream::stream),
 ];
