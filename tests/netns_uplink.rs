@@ -1,0 +1,160 @@
+//! The way out of a VPC, as somebody at the command line sees it: in namespaces of the test, one command leads from a fresh
+//! VPC to a server outside, and what it made goes with it.
+
+#![allow(clippy::unwrap_used)] // A test that cannot prepare its world has failed.
+
+use harness::netns::{Namespace, RunningSluice, cannot_run, eventually};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+const LAB: &str = r#"
+    vpc = [{ id = "vpc-1", cidr = "10.0.0.0/16" }]
+    vswitch = [{ id = "vsw-1", vpc = "vpc-1", cidr = "10.0.1.0/24" }]
+    [[group]]
+    id = "sg-1"
+    vpc = "vpc-1"
+    ingress = [{ protocol = "tcp", ports = "80/80", cidr = "203.0.113.0/24" }]
+    [[eni]]
+    id = "eni-a"
+    vswitch = "vsw-1"
+    ip = "10.0.1.10"
+    groups = ["sg-1"]
+    namespace = "@-a"
+"#;
+
+/// The server outside, which knows no way to anybody but its own link.
+const SERVER: &str = "203.0.113.9";
+/// The machine's address on that link.
+const MACHINE: &str = "203.0.113.1";
+
+/// A running Sluice, and two namespaces of the test: `machine`, whose kernel is to be the next hop, and `server`.
+struct OutsideLab {
+    running: RunningSluice,
+    _namespaces: [Namespace; 2],
+}
+
+impl OutsideLab {
+    fn new() -> Option<Self> {
+        if let Some(reason) = cannot_run() {
+            eprintln!("\n*** {reason}\n");
+            return None;
+        }
+        let known = Command::new("sh").args(["-c", "PATH=$PATH:/usr/sbin:/sbin command -v nft"]).output().unwrap();
+        if !known.status.success() {
+            eprintln!("\n*** NOT RUN: nft is missing; scripts/prerequisites installs it\n");
+            return None;
+        }
+        let running = RunningSluice::start(1);
+        running.apply(LAB);
+        let namespaces = ["machine", "server"].map(|name| Namespace::make(running.namespace(name)));
+        let [machine, server] = ["machine", "server"].map(|name| running.namespace(name));
+        let outside = Self { running, _namespaces: namespaces };
+        outside.succeeds("machine", &format!("ip link add out type veth peer name in netns {server}"));
+        outside.succeeds("machine", &format!("ip address add {MACHINE}/24 dev out"));
+        outside.succeeds("machine", "ip link set out up");
+        outside.succeeds("machine", &format!("ip route add default via {SERVER}"));
+        outside.succeeds("server", &format!("ip address add {SERVER}/24 dev in"));
+        outside.succeeds("server", "ip link set in up");
+        outside.succeeds("server", "ip link set lo up");
+        let create = format!("uplink create --id upl-1 --vpc vpc-1 --namespace {machine} --masquerade");
+        let said = outside.sluice(&create);
+        assert!(!said.contains("WARNING"), "{said}");
+        Some(outside)
+    }
+
+    fn inside(&self, place: &str, line: &str) -> Output {
+        self.running.inside(place, &line.split(' ').collect::<Vec<_>>())
+    }
+
+    fn succeeds(&self, place: &str, line: &str) -> String {
+        let output = self.inside(place, line);
+        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{line}: {said}");
+        said
+    }
+
+    fn sluice(&self, line: &str) -> String {
+        let output = self.running.sluice(&line.split(' ').collect::<Vec<_>>());
+        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{line}: {said}");
+        said
+    }
+
+    /// Connects from one place to a server at another, and returns which address the server saw.
+    fn connect(&self, from: &str, at: &str, listen: &str, target: &str) -> Option<Ipv4Addr> {
+        let (listen, target): (SocketAddr, SocketAddr) = (listen.parse().unwrap(), target.parse().unwrap());
+        let listener = self.running.within(at, || TcpListener::bind(listen));
+        let connecting = self.running.within(from, || Ok(TcpStream::connect_timeout(&target, Duration::from_secs(3))));
+        let mut stream = connecting.ok()?;
+        let (mut accepted, peer) = listener.accept().unwrap();
+        stream.write_all(b"?").unwrap();
+        let mut byte = [0];
+        accepted.read_exact(&mut byte).unwrap();
+        accepted.write_all(b"!").unwrap();
+        stream.read_exact(&mut byte).unwrap();
+        assert_eq!(&byte, b"!");
+        match peer {
+            SocketAddr::V4(peer) => Some(*peer.ip()),
+            SocketAddr::V6(_) => None,
+        }
+    }
+}
+
+#[test]
+fn one_command_leads_from_a_fresh_vpc_to_a_server_outside() {
+    let Some(outside) = OutsideLab::new() else { return };
+    let server = format!("{SERVER}:8000");
+    let seen = || outside.connect("a", "server", &server, &server);
+    assert_eq!(seen(), Some(MACHINE.parse().unwrap()), "the server sees the machine, which masquerades");
+    let table = outside.succeeds("machine", "nft list tables");
+    assert_eq!(table.trim(), "table inet sluice_upl-1", "one table, and nothing else");
+    // Without the table the server has no way back.
+    outside.sluice("uplink modify upl-1 --masquerade false");
+    assert_eq!(outside.succeeds("machine", "nft list tables"), "");
+    assert_eq!(seen(), None);
+    outside.sluice("uplink modify upl-1 --masquerade true");
+    assert!(seen().is_some());
+    outside.sluice("uplink delete upl-1");
+    assert_eq!(outside.succeeds("machine", "nft list tables"), "");
+    assert_eq!(seen(), None, "without an uplink, nothing leaves");
+}
+
+#[test]
+fn floating_addresses_and_forwards_lead_to_a_guest_if_its_rules_admit() {
+    let Some(outside) = OutsideLab::new() else { return };
+    outside.succeeds("server", &format!("ip route add 198.18.0.0/15 via {MACHINE}"));
+    outside.succeeds("server", &format!("ip route add 169.254.64.0/18 via {MACHINE}"));
+    outside.sluice("uplink modify upl-1 --masquerade false");
+    outside.succeeds("machine", "sysctl -qw net.ipv4.ip_forward=1");
+    let web = "10.0.1.10:80";
+    outside.sluice("eip allocate --id eip-1 --address 198.18.0.7");
+    assert_eq!(outside.connect("server", "a", web, "198.18.0.7:80"), None, "it stands for nothing yet");
+    outside.sluice("eip associate eip-1 eni-a");
+    let seen = outside.connect("server", "a", web, "198.18.0.7:80");
+    assert_eq!(seen, Some(SERVER.parse().unwrap()), "the guest and its rules see who is really there");
+    assert_eq!(outside.connect("server", "a", "10.0.1.10:81", "198.18.0.7:81"), None, "no rule admits this port");
+    let server = format!("{SERVER}:8000");
+    assert_eq!(outside.connect("a", "server", &server, &server), Some("198.18.0.7".parse().unwrap()));
+    outside.sluice("eip unassociate eip-1");
+    assert_eq!(outside.connect("server", "a", web, "198.18.0.7:80"), None);
+    outside.sluice("forward add --id fwd-1 --vpc vpc-1 --ports 8080 --to 10.0.1.10 --to-port 80");
+    let seen = outside.connect("server", "a", web, "169.254.64.2:8080");
+    assert_eq!(seen, Some(SERVER.parse().unwrap()));
+    outside.sluice("forward remove fwd-1");
+    assert_eq!(outside.connect("server", "a", web, "169.254.64.2:8080"), None);
+}
+
+#[test]
+fn what_is_masqueraded_is_made_again_at_the_start_and_removed_at_the_end() {
+    let Some(mut outside) = OutsideLab::new() else { return };
+    outside.succeeds("machine", "nft add table inet other");
+    outside.succeeds("machine", "nft delete table inet sluice_upl-1");
+    outside.running.restart_violently();
+    eventually("the table is there again", || {
+        outside.succeeds("machine", "nft list tables").contains("table inet sluice_upl-1")
+    });
+    outside.sluice("down");
+    assert_eq!(outside.succeeds("machine", "nft list tables").trim(), "table inet other", "what is not its own stays");
+}
