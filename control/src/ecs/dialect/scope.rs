@@ -275,11 +275,6 @@ impl<'a> Scope<'a> {
         self.model.instance_of(eni).filter(|(id, _)| self.owns(id))
     }
 
-    /// The VPC in which one of the caller's floating addresses stands for something.
-    pub(in crate::ecs) fn vpc_of_eip(&self, eip: &Eip) -> Option<&'a VpcId> {
-        self.model.vpc_of_eip(eip)
-    }
-
     /// The primary interface of one of the caller's instances.
     pub(in crate::ecs) fn primary_of(&self, instance: &'a Instance) -> Option<(&'a EniId, &'a Eni)> {
         self.model.enis.get_key_value(instance.primary()?).filter(|(id, _)| self.owns(id.as_str()))

@@ -166,9 +166,10 @@ fn eip_json(context: &Context<'_>, id: &str, eip: &Eip) -> Value {
         "InstanceId": target,
         "InstanceType": kind,
         "InstanceRegionId": if target.is_empty() { "" } else { region },
-        "PrivateIpAddress": private,
+        // As in the cloud, that of a named interface alone.
+        "PrivateIpAddress": if kind == KINDS[1] { private } else { String::new() },
         "Mode": noted("Mode", "NAT"),
-        "VpcId": context.scope.vpc_of_eip(eip).map(ToString::to_string).unwrap_or_default(),
+        "VpcId": "",
         "RegionId": region,
         "Bandwidth": noted("Bandwidth", "5"),
         "EipBandwidth": noted("Bandwidth", "5"),

@@ -106,9 +106,9 @@ pub(in crate::ecs) fn delete(context: &Context<'_>) -> Result<Plan, ApiError> {
 
 fn protocol(forward: &ForwardEntry) -> &'static str {
     match forward.protocol {
-        ForwardProtocol::Tcp => "TCP",
-        ForwardProtocol::Udp => "UDP",
-        ForwardProtocol::Any => "Any",
+        ForwardProtocol::Tcp => "tcp",
+        ForwardProtocol::Udp => "udp",
+        ForwardProtocol::Any => "any",
     }
 }
 
