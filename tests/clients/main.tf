@@ -189,3 +189,56 @@ output "client" {
 output "server_address" {
   value = alicloud_instance.guest["server"].private_ip
 }
+
+# What the instances are outside: a floating address of one, and a gateway for the others.
+
+resource "alicloud_eip_address" "server" {
+  address_name         = "server"
+  bandwidth            = "10"
+  internet_charge_type = "PayByTraffic"
+  tags                 = { made-by = "terraform" }
+}
+
+resource "alicloud_eip_association" "server" {
+  allocation_id = alicloud_eip_address.server.id
+  instance_id   = alicloud_instance.guest["server"].id
+  instance_type = "EcsInstance"
+}
+
+resource "alicloud_nat_gateway" "lab" {
+  nat_gateway_name = "lab"
+  vpc_id           = alicloud_vpc.lab.id
+  vswitch_id       = alicloud_vswitch.lab.id
+  nat_type         = "Enhanced"
+  payment_type     = "PayAsYouGo"
+}
+
+resource "alicloud_eip_address" "gateway" {
+  address_name         = "gateway"
+  internet_charge_type = "PayByTraffic"
+}
+
+resource "alicloud_eip_association" "gateway" {
+  allocation_id = alicloud_eip_address.gateway.id
+  instance_id   = alicloud_nat_gateway.lab.id
+  instance_type = "Nat"
+}
+
+resource "alicloud_snat_entry" "lab" {
+  snat_entry_name   = "lab"
+  snat_table_id     = alicloud_nat_gateway.lab.snat_table_ids
+  source_vswitch_id = alicloud_vswitch.lab.id
+  snat_ip           = alicloud_eip_address.gateway.ip_address
+  depends_on        = [alicloud_eip_association.gateway]
+}
+
+resource "alicloud_forward_entry" "web" {
+  forward_entry_name = "web"
+  forward_table_id   = alicloud_nat_gateway.lab.forward_table_ids
+  external_ip        = alicloud_eip_address.gateway.ip_address
+  external_port      = "8080"
+  ip_protocol        = "tcp"
+  internal_ip        = alicloud_instance.guest["client"].private_ip
+  internal_port      = "80"
+  depends_on         = [alicloud_eip_association.gateway]
+}
