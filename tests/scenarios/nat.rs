@@ -303,6 +303,29 @@ fn a_connection_to_an_external_address_of_the_own_vpc_comes_back_in() {
     assert_eq!(world.send("client", &nowhere), stopped("client", DropReason::NatUnmapped));
 }
 
+/// RFC 4787 REQ-9: a guest reaches the mapping of another, and of its own, whomever the owner has talked to; rules decide.
+#[test]
+fn guests_reach_each_other_s_mappings() {
+    // Also where the external address is one that never leaves: an uplink's own may be link-local.
+    for external in [POOL, "169.254.64.2"] {
+        let addresses = [external.parse().expect("an address")].into();
+        let sources = [("10.0.0.0/16".parse().expect("a prefix"), addresses)].into();
+        let mut world = lab_on(2, DesiredNat { sources, ..DesiredNat::default() });
+        let mapped = packet(Kind::Udp, (CLIENT, 80), (PEER, 53), false);
+        let port = source_port(&send(&mut world, "client", &mapped, UPLINK));
+        for (eni, address) in [("web", WEB), ("client", CLIENT)] {
+            let got = send(&mut world, eni, &packet(Kind::Udp, (address, 5000), (external, port), false), "client");
+            let seen = (external, source_port(&got));
+            assert_eq!(got, later(packet(Kind::Udp, seen, (CLIENT, 80), false)));
+            let got = send(&mut world, "client", &packet(Kind::Udp, (CLIENT, 80), seen, true), eni);
+            assert_eq!(got, later(packet(Kind::Udp, (external, port), (address, 5000), true)));
+        }
+        world.set_rules("sg-client", &[]);
+        let another = packet(Kind::Udp, (WEB, 5001), (external, port), false);
+        assert_eq!(world.send("web", &another), refused("client", DropReason::DefaultDrop));
+    }
+}
+
 #[test]
 fn a_mapping_is_the_same_for_all_peers_and_only_those_talked_to_use_it() {
     let mut world = lab_with(nat());

@@ -243,7 +243,13 @@ pub(super) fn ingress_checks(context: &EniContext<'_>, packet: &Packet, route: A
 pub(crate) fn next_eni(context: &EniContext<'_>, route: AddressRoute, addresses: Addresses) -> Option<EniIndex> {
     match route {
         AddressRoute::Owner(next) | AddressRoute::Via(next) => Some(next).filter(|next| *next != context.index),
-        AddressRoute::Nowhere => context.network.uplink.as_deref().filter(|_| may_leave(addresses)).map(|it| it.index),
+        AddressRoute::Nowhere => {
+            let uplink = context.network.uplink.as_deref()?;
+            // An external address comes back in, so it may be one that never leaves.
+            let is_external = matches!(addresses,
+                Addresses::V4 { destination, .. } if uplink.nat.is_external(destination));
+            (is_external || may_leave(addresses)).then_some(uplink.index)
+        }
         AddressRoute::Peer(vpc) => match context.snapshot.vpc(vpc)?.route(addresses) {
             AddressRoute::Owner(next) => Some(next),
             // Peering does not lead any further (the cloud's is not transitive either).

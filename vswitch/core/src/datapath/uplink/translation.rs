@@ -188,7 +188,11 @@ impl Shard {
         packet_context: &PacketContext,
         now: Tick,
     ) -> bool {
-        if receiver.network.uplink.as_deref().is_some_and(|uplink| uplink.nat.filtering == NatFiltering::Endpoint) {
+        let Some(nat) = receiver.network.uplink.as_deref().map(|uplink| &uplink.nat) else { return false };
+        // Who comes from inside has an external source, which nobody outside may claim (`enter`): rules decide.
+        let is_from_inside = matches!(packet.headers.tuple.addresses,
+            Addresses::V4 { source, .. } if nat.is_external(source));
+        if nat.filtering == NatFiltering::Endpoint || is_from_inside {
             return true;
         }
         match self.lookup(receiver, packet, packet_context) {
