@@ -110,7 +110,7 @@ fn a_forward_leads_to_whoever_has_the_address() {
     let forwards = |model: &Model| uplinks(model)["upl-1"]["nat"]["forwards"].as_array().unwrap().clone();
     let to = json!({"eni": "eni-1", "address": "10.0.1.1"});
     let first = json!({"external": "169.254.64.2", "protocol": 6, "ports": {"first": 8080, "last": 8080}, "to": to, "port": 80});
-    assert_eq!(forwards(&model), [first.clone()], "nobody has the other address yet");
+    assert_eq!(forwards(&model), std::slice::from_ref(&first), "nobody has the other address yet");
     let eni =
         json!({"op": "eni-create", "id": "eni-3", "vswitch": "vsw-1", "primary_ip": "10.0.1.77", "groups": ["sg-a"]});
     make(&mut model, &environment, eni);
