@@ -437,6 +437,52 @@ fn a_change_of_addresses_ends_what_depended_on_the_old_ones() {
     assert_eq!(world.send("client", &sent), Fate::Answered, "there is no way out");
 }
 
+/// Port blocks end with their address: what an ENI had of it is not a block of an address that is there anew.
+#[test]
+fn an_address_that_went_and_came_back_works_anew() {
+    let mut world = lab_with(nat());
+    let sent = packet(Kind::Udp, (CLIENT, 5000), (PEER, 53), false);
+    send(&mut world, "client", &sent, UPLINK);
+    let uplinks = world.desired.uplinks.clone();
+    world.change(|desired| desired.uplinks.clear());
+    world.change(|desired| desired.uplinks = uplinks);
+    for _ in 0..2 {
+        let got = send(&mut world, "client", &sent, UPLINK);
+        let answer = packet(Kind::Udp, (PEER, 53), (POOL, source_port(&got)), true);
+        assert_eq!(world.send(UPLINK, &answer), delivered("client"));
+    }
+}
+
+#[test]
+fn explain_follows_a_packet_by_its_external_ends() {
+    use vswitch_core::config::protocol::PacketDescription;
+    use vswitch_core::packet::verdict::Verdict;
+    let mut world = lab_with(nat());
+    world.set_rules("sg-web", &[accept_in("pool", "203.0.113.1/32").tcp(80)]);
+    let explain = |world: &World, at: &str, direction, source: &str, (destination, port): End| {
+        let [source, destination] = [source, destination].map(|text| text.parse().expect("an address"));
+        let (from, to, protocol) = (None, None, 6);
+        let packet =
+            PacketDescription { from, to, protocol, source, destination, source_port: 40_000, destination_port: port };
+        let shard = &world.shards[0];
+        shard.explain(&world.snapshot, (world.index(at), direction), &packet, world.now).expect("it can be explained").1
+    };
+    let (egress, ingress) = (Direction::Egress, Direction::Ingress);
+    let (web, uplink) = (Verdict::Forward(world.index("web")), Verdict::Forward(world.index(UPLINK)));
+    assert_eq!(explain(&world, "client", egress, CLIENT, (PEER, 443)), uplink);
+    assert_eq!(explain(&world, UPLINK, ingress, CLIENT, (PEER, 443)), Verdict::Deliver);
+    assert_eq!(explain(&world, "client", egress, CLIENT, (FORWARDED, 8080)), web, "hairpin");
+    assert_eq!(explain(&world, "web", ingress, CLIENT, (FORWARDED, 8080)), Verdict::Deliver, "as its external source");
+    assert_eq!(explain(&world, UPLINK, egress, PEER, (FORWARDED, 8080)), web);
+    let refusal = Verdict::Drop(DropReason::DefaultDrop);
+    assert_eq!(explain(&world, "web", ingress, PEER, (FORWARDED, 8080)), refusal);
+    let unmapped = Verdict::Drop(DropReason::NatUnmapped);
+    assert_eq!(explain(&world, UPLINK, egress, PEER, (FORWARDED, 9)), unmapped);
+    assert_eq!(explain(&world, "client", egress, CLIENT, (FORWARDED, 9)), unmapped);
+    let sent = packet(Kind::Tcp, (CLIENT, 40_000), (FORWARDED, 8080), false);
+    assert_eq!(world.send("client", &sent), delivered("web"), "as explained");
+}
+
 #[test]
 fn rules_see_the_guest_and_its_real_peer() {
     let mut world = lab_with(nat());

@@ -33,8 +33,6 @@ pub(crate) struct PortsExhausted;
 pub(crate) struct EniMappings {
     eni: EniIndex,
     external: PoolAddress,
-    /// The version of the table that the mappings were last checked against.
-    version: u64,
     /// Ordered by number.
     blocks: Vec<Block>,
     /// The external port of each private one.
@@ -71,34 +69,25 @@ impl PortMapping {
 
 impl EniMappings {
     /// No mappings yet. They will be ports of `external`; `seed` determines which.
-    pub(crate) fn new(eni: EniIndex, external: PoolAddress, version: u64, seed: [u64; 2]) -> Self {
+    pub(crate) fn new(eni: EniIndex, external: PoolAddress, seed: [u64; 2]) -> Self {
         let (blocks, by_private, random) = (Vec::new(), HashTable::new(), PortRandom { seed, drawn: 0 });
-        Self { eni, external, version, blocks, by_private, random, swept: Tick(0) }
+        Self { eni, external, blocks, by_private, random, swept: Tick(0) }
     }
 
     /// The external address.
     #[inline]
-    pub(crate) fn address(&self) -> u32 {
-        self.external.address
+    pub(crate) fn external(&self) -> &PoolAddress {
+        &self.external
     }
 
-    /// Ends the mappings of private addresses that may not have this external address any more, if the table is not the one
-    /// that they were checked against.
-    #[inline]
-    pub(crate) fn check(&mut self, version: u64, is_permitted: impl Fn(u32, &PoolAddress) -> bool) {
-        if self.version != version {
-            self.version = version;
-            self.check_all(is_permitted);
-        }
-    }
-
+    /// Ends the mappings of private addresses that may not have this external address any more.
     #[cold]
-    fn check_all(&mut self, is_permitted: impl Fn(u32, &PoolAddress) -> bool) {
-        let Self { external, blocks, by_private, random, .. } = self;
+    pub(crate) fn retain(&mut self, is_permitted: impl Fn(u32) -> bool) {
+        let Self { blocks, by_private, random, .. } = self;
         for block in blocks {
             for place in 0..PORTS {
                 let mapping = block.mappings[place];
-                if block.is_used(place) && !is_permitted(mapping.inside.address, external) {
+                if block.is_used(place) && !is_permitted(mapping.inside.address) {
                     forget(by_private, random, mapping.inside, block.port(place));
                     block.used &= !(1 << place);
                 }
@@ -324,7 +313,7 @@ mod tests {
     fn mappings() -> (EniMappings, Arc<PortBlocks>) {
         let blocks = Arc::new(PortBlocks::new());
         let external = PoolAddress { address: 1, blocks: Arc::clone(&blocks) };
-        (EniMappings::new(ENI, external, 1, [7, 9]), blocks)
+        (EniMappings::new(ENI, external, [7, 9]), blocks)
     }
 
     fn inside(port: u16) -> PrivatePort {
@@ -388,11 +377,9 @@ mod tests {
     fn mappings_end_with_what_permitted_them() {
         let (mut mappings, _) = mappings();
         let port = map(&mut mappings, 1, 0).unwrap();
-        mappings.check(1, |_, _| false);
-        assert_eq!(mappings.find(inside(1)), Some(port), "nothing has changed");
-        mappings.check(2, |_, _| true);
+        mappings.retain(|_| true);
         assert_eq!(mappings.find(inside(1)), Some(port));
-        mappings.check(3, |_, _| false);
+        mappings.retain(|_| false);
         assert_eq!((mappings.find(inside(1)), mappings.private(port, 17)), (None, None));
     }
 

@@ -62,13 +62,15 @@ pub(crate) struct EniNat {
     eni: EniIndex,
     epoch: EniEpoch,
     seed: [u64; 2],
+    /// The version of the table that the mappings were last checked against.
+    version: u64,
     addresses: Vec<EniMappings>,
 }
 
 impl EniNat {
     /// None yet. `seed` determines which ports they will have.
     pub(crate) fn new(eni: EniIndex, epoch: EniEpoch, seed: [u64; 2]) -> Self {
-        Self { eni, epoch, seed, addresses: Vec::new() }
+        Self { eni, epoch, seed, version: 0, addresses: Vec::new() }
     }
 
     /// The ENI whose mappings they are.
@@ -90,14 +92,29 @@ impl EniNat {
         }
     }
 
-    /// Ends what `table` does not permit.
+    /// Ends what `table` does not permit, if it is not the one that the mappings were checked against.
     #[inline]
     pub(crate) fn check(&mut self, table: &NatTable) {
-        let is_permitted = |private: u32, external: &PoolAddress| {
-            let pool = table.pool_of(private).unwrap_or_default();
-            pool.iter().any(|address| Arc::ptr_eq(&address.blocks, &external.blocks))
-        };
-        self.addresses.iter_mut().for_each(|mappings| mappings.check(table.version, is_permitted));
+        if self.version != table.version {
+            self.version = table.version;
+            self.check_all(table);
+        }
+    }
+
+    #[cold]
+    fn check_all(&mut self, table: &NatTable) {
+        // An address that went and came back has other blocks: those that the ENI had of it lead nowhere.
+        self.addresses.retain(|mappings| {
+            let blocks = table.blocks_of(mappings.external().address);
+            blocks.is_some_and(|blocks| Arc::ptr_eq(&blocks, &mappings.external().blocks))
+        });
+        for mappings in &mut self.addresses {
+            let external = mappings.external().address;
+            mappings.retain(|private| {
+                let pool = table.pool_of(private).unwrap_or_default();
+                pool.iter().any(|address| address.address == external)
+            });
+        }
     }
 
     /// The external end of a private port, if it has one.
@@ -105,14 +122,14 @@ impl EniNat {
     fn find(&self, inside: PrivatePort) -> Option<NatEnd> {
         self.addresses.iter().find_map(|mappings| {
             let port = mappings.find(inside)?;
-            Some(NatEnd { address: mappings.address(), port: Some(port) })
+            Some(NatEnd { address: mappings.external().address, port: Some(port) })
         })
     }
 
     /// The private end that an external one stands for.
     #[inline]
     fn private(&self, protocol: u8, external: NatEnd) -> Option<NatEnd> {
-        let mappings = self.addresses.iter().find(|mappings| mappings.address() == external.address)?;
+        let mappings = self.addresses.iter().find(|mappings| mappings.external().address == external.address)?;
         let inside = mappings.private(external.port?, protocol)?;
         Some(NatEnd { address: inside.address, port: Some(inside.port) })
     }
@@ -127,9 +144,9 @@ impl EniNat {
         now: Tick,
     ) -> Result<NatEnd, PortsExhausted> {
         let left = table.port_blocks_max.saturating_sub(self.counts().1);
-        let is_of = |mappings: &EniMappings| pool.iter().any(|address| address.address == mappings.address());
+        let is_of = |mappings: &EniMappings| pool.iter().any(|address| address.address == mappings.external().address);
         for mappings in self.addresses.iter_mut().filter(|mappings| is_of(mappings)) {
-            let address = mappings.address();
+            let address = mappings.external().address;
             let blocks_max = mappings.counts().1 + left;
             let port = mappings.map(inside, blocks_max, now, |port| table.is_forwarded(address, port));
             if let Ok(port) = port {
@@ -141,11 +158,11 @@ impl EniNat {
         let start = (seed[0] ^ seed[0] >> 32) as usize % pool.len().max(1);
         let others = pool[start..].iter().chain(&pool[..start]);
         for external in others.take(if left > 0 { pool.len() } else { 0 }) {
-            if self.addresses.iter().any(|mappings| mappings.address() == external.address) {
+            if self.addresses.iter().any(|mappings| mappings.external().address == external.address) {
                 continue;
             }
             let address = external.address;
-            let mut mappings = EniMappings::new(self.eni, external.clone(), table.version, seed);
+            let mut mappings = EniMappings::new(self.eni, external.clone(), seed);
             if let Ok(port) = mappings.map(inside, left, now, |port| table.is_forwarded(address, port)) {
                 self.addresses.push(mappings);
                 return Ok(NatEnd { address, port: Some(port) });

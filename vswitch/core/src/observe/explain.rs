@@ -66,6 +66,9 @@ impl Shard {
         let verdict = match (decision.accepts(), direction) {
             (false, _) => Verdict::Drop(decision.drop_reason()),
             (true, Direction::Ingress) => Verdict::Deliver,
+            (true, Direction::Egress) if is_external(&context, addresses) => {
+                explain_hairpin(self, &context, &headers, now)
+            }
             (true, Direction::Egress) => next_eni(&context, context.network.route(addresses), addresses)
                 .map_or(Verdict::Drop(DropReason::NoRoute), Verdict::Forward),
         };
@@ -187,7 +190,24 @@ fn explain_uplink(
     }
 }
 
-/// Replaces an external destination by the private one that is configured for it.
+/// What becomes of a packet for an external address of its own VPC: it goes to the ENI that is configured for it.
+fn explain_hairpin(shard: &Shard, sender: &EniContext<'_>, headers: &Headers, now: Time) -> Verdict {
+    let uplink = sender.network.uplink.as_deref().map(|uplink| uplink.index);
+    let context = uplink.and_then(|uplink| EniContext::new(sender.snapshot, uplink, Direction::Egress));
+    match context.and_then(EniContext::as_uplink) {
+        Some(uplink) => explain_uplink(shard, &uplink, Direction::Egress, headers, now),
+        None => Verdict::Drop(DropReason::NoRoute),
+    }
+}
+
+/// Whether a packet is for an external address of its VPC.
+fn is_external(context: &EniContext<'_>, addresses: Addresses) -> bool {
+    let Addresses::V4 { destination, .. } = addresses else { return false };
+    context.network.uplink.as_deref().is_some_and(|uplink| uplink.nat.is_external(destination))
+}
+
+/// Replaces an external destination by the private one that is configured for it; and the source, if it is inside, by an
+/// external one, as a packet has that turns around at the uplink.
 fn translate(context: &EniContext<'_>, headers: &mut Headers) -> Result<(), DropReason> {
     let Addresses::V4 { source, destination } = headers.tuple.addresses else { return Ok(()) };
     let Some(nat) = context.network.uplink.as_deref().map(|uplink| &uplink.nat) else { return Ok(()) };
@@ -197,6 +217,11 @@ fn translate(context: &EniContext<'_>, headers: &mut Headers) -> Result<(), Drop
     let port = Some(headers.tuple.destination_port);
     let private = nat.private_of(headers.tuple.protocol, NatEnd { address: destination, port });
     let private = private.ok_or(DropReason::NatUnmapped)?;
+    let is_inside = context.network.source(headers.tuple.addresses).route().is_inside();
+    let own = NatEnd { address: source, port: Some(headers.tuple.source_port) };
+    let of_pool = || nat.pool_of(source)?.first().map(|address| address.address);
+    let external = nat.external_of(headers.tuple.protocol, own).map(|end| end.address).or_else(of_pool);
+    let source = if is_inside { external.unwrap_or(source) } else { source };
     headers.tuple.addresses = Addresses::V4 { source, destination: private.address };
     headers.tuple.destination_port = private.port.unwrap_or(headers.tuple.destination_port);
     Ok(())
