@@ -37,9 +37,13 @@ impl<'a> EniContext<'a> {
     }
 
     /// The context of the uplink, if it is one and no guest's.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn as_uplink(self) -> Option<UplinkContext<'a>> {
-        let entry = self.network.uplink.as_deref().filter(|_| self.eni.is_uplink)?;
+        // Asked first: nearly all contexts are of guests, and the entry is elsewhere in memory.
+        if !self.eni.is_uplink {
+            return None;
+        }
+        let entry = self.network.uplink.as_deref()?;
         Some(UplinkContext { context: self, entry })
     }
 
