@@ -37,6 +37,16 @@ struct OutsideLab {
 
 impl OutsideLab {
     fn new() -> Option<Self> {
+        let outside = Self::without_uplink()?;
+        let machine = outside.running.namespace("machine");
+        let create = format!("uplink create --id upl-1 --vpc vpc-1 --namespace {machine} --masquerade");
+        let said = outside.sluice(&create);
+        assert!(!said.contains("WARNING"), "{said}");
+        Some(outside)
+    }
+
+    /// Both namespaces, and no way there.
+    fn without_uplink() -> Option<Self> {
         if let Some(reason) = cannot_run() {
             eprintln!("\n*** {reason}\n");
             return None;
@@ -49,19 +59,21 @@ impl OutsideLab {
         let running = RunningSluice::start(1);
         running.apply(LAB);
         let namespaces = ["machine", "server"].map(|name| Namespace::make(running.namespace(name)));
-        let [machine, server] = ["machine", "server"].map(|name| running.namespace(name));
         let outside = Self { running, _namespaces: namespaces };
-        outside.succeeds("machine", &format!("ip link add out type veth peer name in netns {server}"));
-        outside.succeeds("machine", &format!("ip address add {MACHINE}/24 dev out"));
-        outside.succeeds("machine", "ip link set out up");
-        outside.succeeds("machine", &format!("ip route add default via {SERVER}"));
-        outside.succeeds("server", &format!("ip address add {SERVER}/24 dev in"));
-        outside.succeeds("server", "ip link set in up");
-        outside.succeeds("server", "ip link set lo up");
-        let create = format!("uplink create --id upl-1 --vpc vpc-1 --namespace {machine} --masquerade");
-        let said = outside.sluice(&create);
-        assert!(!said.contains("WARNING"), "{said}");
+        outside.join("machine", "server");
         Some(outside)
+    }
+
+    /// Makes the link between both.
+    fn join(&self, machine: &str, server: &str) {
+        let namespace = self.running.namespace(server);
+        self.succeeds(machine, &format!("ip link add out type veth peer name in netns {namespace}"));
+        self.succeeds(machine, &format!("ip address add {MACHINE}/24 dev out"));
+        self.succeeds(machine, "ip link set out up");
+        self.succeeds(machine, &format!("ip route add default via {SERVER}"));
+        self.succeeds(server, &format!("ip address add {SERVER}/24 dev in"));
+        self.succeeds(server, "ip link set in up");
+        self.succeeds(server, "ip link set lo up");
     }
 
     fn inside(&self, place: &str, line: &str) -> Output {
@@ -157,4 +169,99 @@ fn what_is_masqueraded_is_made_again_at_the_start_and_removed_at_the_end() {
     });
     outside.sluice("down");
     assert_eq!(outside.succeeds("machine", "nft list tables").trim(), "table inet other", "what is not its own stays");
+}
+
+/// The devices of the machine that the tests run on; the macvtap devices of Sluice are there, wherever their lower device is.
+fn has_device(name: &str) -> bool {
+    std::path::Path::new("/sys/class/net").join(name).exists()
+}
+
+/// What the frames of a macvtap device go through.
+fn character_device(name: &str) -> std::path::PathBuf {
+    let entries = std::fs::read_dir(format!("/sys/class/net/{name}")).unwrap();
+    let mut names = entries.filter_map(|entry| entry.unwrap().file_name().into_string().ok());
+    std::path::Path::new("/dev").join(names.find(|name| name.starts_with("tap")).unwrap())
+}
+
+#[test]
+fn a_macvtap_uplink_is_on_the_network_of_its_lower_device() {
+    let Some(mut outside) = OutsideLab::without_uplink() else { return };
+    let machine = outside.running.namespace("machine");
+    // Unlike namespaces, it shares its name with what other tests of the machine make.
+    let uplink = format!("upl-{}m", std::process::id());
+    let create = format!(
+        "uplink create --id {uplink} --vpc vpc-1 --kind macvtap --device out --namespace {machine} \
+         --address 203.0.113.2/24 --next-hop {SERVER} --addresses 203.0.113.64/26"
+    );
+    outside.sluice(&create);
+    assert!(has_device(&uplink), "{}", outside.sluice("port list"));
+    let (web, server) = ("10.0.1.10:80", format!("{SERVER}:8000"));
+    let seen = |outside: &OutsideLab| outside.connect("a", "server", &server, &server);
+    let own = Some("203.0.113.2".parse().unwrap());
+    eventually("the next hop is found", || seen(&outside) == own);
+    // The server has no route to the floating address: it is on its link, and the VPC's router answers for it.
+    outside.sluice("eip allocate --id eip-1 --address 203.0.113.70");
+    outside.sluice("eip associate eip-1 eni-a");
+    let who = outside.connect("server", "a", web, "203.0.113.70:80");
+    assert_eq!(who, Some(SERVER.parse().unwrap()), "the guest and its rules see who is really there");
+    assert_eq!(outside.connect("server", "a", "10.0.1.10:81", "203.0.113.70:81"), None, "no rule admits this port");
+    let floating = Some("203.0.113.70".parse().unwrap());
+    assert_eq!(seen(&outside), floating);
+    // The kernel that has the device takes no part in it.
+    let addresses = Command::new("ip").args(["address", "show", "dev", &uplink]).output().unwrap();
+    let addresses = String::from_utf8_lossy(&addresses.stdout).into_owned();
+    assert!(addresses.contains(&uplink) && !addresses.contains("inet"), "{addresses}");
+    // It goes with its lower device, and comes back with it.
+    outside.succeeds("machine", "ip link delete out");
+    eventually("it is gone", || !has_device(&uplink));
+    outside.join("machine", "server");
+    eventually("it is back", || seen(&outside) == floating);
+    outside.running.restart_violently();
+    eventually("it is taken over", || seen(&outside) == floating);
+    // Where nothing makes the character device, what is missing is said, and then it works.
+    std::fs::remove_file(character_device(&uplink)).unwrap();
+    outside.running.crash("vswitch");
+    let mut told = String::new();
+    eventually("what is missing is said", || {
+        let ports = outside.running.sluice(&["port", "list"]).stdout;
+        told = String::from_utf8_lossy(&ports).into_owned();
+        told.contains("`mknod ")
+    });
+    let command = told.split('`').nth(1).unwrap();
+    let words: Vec<&str> = command.split(' ').collect();
+    assert!(Command::new(words[0]).args(&words[1..]).status().unwrap().success(), "{told}");
+    eventually("it is taken over", || seen(&outside) == floating);
+    outside.sluice(&format!("uplink delete {uplink}"));
+    assert!(!has_device(&uplink), "what was made goes with the uplink");
+    assert_eq!(seen(&outside), None);
+}
+
+#[test]
+fn a_macvtap_uplink_that_cannot_be_says_what_is_missing() {
+    let Some(outside) = OutsideLab::without_uplink() else { return };
+    let machine = outside.running.namespace("machine");
+    let uplink = format!("upl-{}n", std::process::id());
+    let said = outside.sluice(&format!(
+        "uplink create --id {uplink} --vpc vpc-1 --kind macvtap --device absent0 --namespace {machine} \
+         --address 203.0.113.2/24 --next-hop {SERVER}"
+    ));
+    let why = format!("macvtap device {uplink} on absent0 in network namespace {machine}: there is no device absent0");
+    let ports = outside.sluice("port list");
+    assert!(said.contains("WARNING") || said.contains("down"), "{said}");
+    assert!(ports.contains(&why), "{ports}");
+    outside.sluice(&format!("uplink delete {uplink}"));
+    // A device of somebody else is not taken.
+    let taken = format!("upl-{}o", std::process::id());
+    let made = Command::new("ip").args(["tuntap", "add", &taken, "mode", "tap"]).status().unwrap();
+    assert!(made.success());
+    outside.sluice(&format!(
+        "uplink create --id {taken} --vpc vpc-1 --kind macvtap --device out --namespace {machine} \
+         --address 203.0.113.2/24 --next-hop {SERVER}"
+    ));
+    let ports = outside.sluice("port list");
+    outside.sluice(&format!("uplink delete {taken}"));
+    let is_left = has_device(&taken);
+    Command::new("ip").args(["link", "delete", &taken]).status().unwrap();
+    assert!(ports.contains("that the switch did not make"), "{ports}");
+    assert!(is_left, "and not removed either");
 }

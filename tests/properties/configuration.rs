@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use vswitch_core::compile::{Compiler, compile};
 use vswitch_core::config::desired::{
     Desired, DesiredEni, DesiredPort, DesiredPortList, DesiredPrefixList, DesiredRule, DesiredVpc, DesiredVswitch,
-    Direction, GroupKind, MatchConditions, PacketPort, Policy, PortRange, Ports, Protocol, Remote, SecurityGroup,
-    StreamPort, TapPort, TapSocketPort, Timeouts, VhostUserPort,
+    Direction, GroupKind, MacvtapPort, MatchConditions, PacketPort, Policy, PortRange, Ports, Protocol, Remote,
+    SecurityGroup, StreamPort, TapPort, TapSocketPort, Timeouts, VhostUserPort,
 };
 use vswitch_core::config::ids::MacAddress;
 use vswitch_core::config::protocol::{self, Delta, RequestBody, SwitchReply, SwitchReplyBody, SwitchRequest, VERSION};
@@ -74,7 +74,7 @@ fn arbitrary_state(seed: u64) -> Desired {
 }
 
 fn arbitrary_eni(random: &mut Random) -> DesiredEni {
-    let port = match random.below(7) {
+    let port = match random.below(8) {
         0 => None,
         1 => Some(DesiredPort::Memory),
         2 => Some(DesiredPort::Packet(PacketPort {
@@ -93,6 +93,12 @@ fn arbitrary_eni(random: &mut Random) -> DesiredEni {
             path: random.pick(&["/run/vm.sock", "vm.sock", ""]).into(),
             is_client: random.chance(50),
             socket_user: random.chance(30).then(|| "nobody".into()),
+            mtu_bytes: random.pick(&[0, 1500, 65535]),
+        })),
+        6 => Some(DesiredPort::Macvtap(MacvtapPort {
+            device: random.pick(&["mvt0", "", "a/b"]).into(),
+            lower_device: random.pick(&["eth0", "", "a/b"]).into(),
+            lower_namespace: random.chance(30).then(|| "..".into()),
             mtu_bytes: random.pick(&[0, 1500, 65535]),
         })),
         5 => Some(DesiredPort::TapSocket(TapSocketPort {

@@ -60,10 +60,12 @@ vocabulary! {
         #[arg(long)]
         vpc: String,
         /// What its frames go through. `host`: a TAP device that is made, with the machine's kernel as the next hop;
-        /// `interface`: an interface that exists; `stream`: a Unix stream socket, as of passt; `host` if absent.
+        /// `interface`: an interface that exists; `macvtap`: a device that is made on the network of another, with a
+        /// hardware address of its own; `stream`: a Unix stream socket, as of passt; `host` if absent.
         #[arg(long, value_parser = choice(UplinkKind::NAMES))]
         kind: Option<UplinkKind>,
-        /// The name of the device: of a TAP device that is made, by default after the identifier, or of the interface.
+        /// The name of a device: of the TAP device that is made for a `host`, by default after the identifier; of the
+        /// interface; of the device whose network a `macvtap` is on.
         #[arg(long)]
         device: Option<String>,
         /// The named network namespace that the device is in, such as that of a router; the machine's own if absent.
@@ -79,9 +81,6 @@ vocabulary! {
         /// Who may connect to the socket, by name or number; the user of the switch if absent.
         #[arg(long, value_name = "USER")]
         socket_user: Option<String>,
-        /// The device whose network a `macvtap` is on.
-        #[arg(long, value_name = "DEVICE")]
-        parent: Option<String>,
         /// The VPC's own IPv4 address outside, with the length of the link's prefix, as in `192.0.2.2/24`; chosen for a
         /// `host`.
         #[arg(long)]

@@ -186,7 +186,8 @@ fn uplinks_are_refused_with_their_reason() {
     refuses(&[
         (json!({"op": "uplink-create", "vpc": "vpc-1"}), "InvalidVpcId.UplinkExists", "vpc"),
         (json!({"op": "uplink-create", "vpc": "vpc-9"}), "InvalidVpcId.NotFound", "vpc"),
-        (uplink(json!({"kind": "macvtap"})), "InvalidParameter", "kind"),
+        (uplink(json!({"kind": "macvtap"})), "MissingParameter", "device"),
+        (uplink(json!({"kind": "macvtap", "device": "eth9"})), "MissingParameter", "address"),
         (uplink(json!({"kind": "interface"})), "MissingParameter", "device"),
         (uplink(json!({"kind": "interface", "device": "eth9"})), "MissingParameter", "address"),
         (

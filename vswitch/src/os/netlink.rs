@@ -10,7 +10,10 @@ use netlink_packet_core::{
     NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
-use netlink_packet_route::link::{AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::link::{
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoMacVtap, LinkAttribute, LinkFlags, LinkInfo,
+    LinkMessage, MacVtapMode,
+};
 use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
@@ -22,6 +25,7 @@ use rustix::net::{SocketType, netdevice};
 use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use vswitch_core::config::ids::MacAddress;
 
 /// `IFA_RT_PRIORITY` of `linux/if_addr.h`: the metric of the route that comes with an address.
@@ -130,6 +134,38 @@ pub fn set_link(device: &str, mac: MacAddress, mtu_bytes: u16) -> io::Result<()>
     set.map_err(|error| explain(device, "set hardware address and MTU", error))
 }
 
+/// Makes a macvtap device in bridge mode on `lower_device`, which is in the namespace of the calling thread; the new device is
+/// in `namespace`. Its kernel sends nothing from it of its own accord once it is up.
+///
+/// # Errors
+/// The kernel's error, as it is.
+pub fn add_macvtap(device: &str, lower_device: &str, mac: MacAddress, namespace: BorrowedFd<'_>) -> io::Result<()> {
+    let mode = InfoData::MacVtap(vec![InfoMacVtap::Mode(MacVtapMode::Bridge)]);
+    let mut link = LinkMessage::default();
+    link.attributes = vec![
+        LinkAttribute::IfName(device.into()),
+        LinkAttribute::Link(interface_index(lower_device)?),
+        LinkAttribute::Address(mac.0.to_vec()),
+        LinkAttribute::NetNsFd(namespace.as_raw_fd()),
+        LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::MacVtap), LinkInfo::Data(mode)]),
+    ];
+    Netlink::open()?.request(RouteNetlinkMessage::NewLink(link), NLM_F_CREATE | NLM_F_EXCL)
+}
+
+/// Brings up a device whose frames are the switch's alone: its kernel gives it no addresses, and it gets all multicast frames,
+/// among which are those that ask for its neighbours.
+///
+/// # Errors
+/// The kernel's error, as it is.
+pub fn start_macvtap(device: &str, mac: MacAddress, mtu_bytes: u16) -> io::Result<()> {
+    let index = interface_index(device)?;
+    let mut netlink = Netlink::open()?;
+    netlink.set_link(index, mac, mtu_bytes)?;
+    // Before it is up, since addresses are generated at that moment. A kernel without IPv6 has none to generate.
+    ignore_error(netlink.stop_link_local(index), io::ErrorKind::Unsupported, Errno::AFNOSUPPORT)?;
+    netlink.set_flags(index, LinkFlags::Up | LinkFlags::Allmulti)
+}
+
 /// The index of a device, if one of this name exists.
 ///
 /// # Errors
@@ -219,11 +255,15 @@ impl Netlink {
     }
 
     fn set_up(&mut self, index: u32) -> io::Result<()> {
+        self.set_flags(index, LinkFlags::Up)
+    }
+
+    fn set_flags(&mut self, index: u32, flags: LinkFlags) -> io::Result<()> {
         let mut link = LinkMessage::default();
         link.header.index = index;
-        link.header.flags = LinkFlags::Up;
-        // Only this flag is to change; all others of the device stay.
-        link.header.change_mask = LinkFlags::Up;
+        link.header.flags = flags;
+        // Only these flags are to change; all others of the device stay.
+        link.header.change_mask = flags;
         self.request(RouteNetlinkMessage::SetLink(link), 0)
     }
 

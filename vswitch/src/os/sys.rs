@@ -124,6 +124,19 @@ pub fn open_tap(device: &str, mode: TapMode) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
+/// Has frames of a macvtap device, opened by its character device, come with a virtio header and nothing else in front.
+///
+/// # Errors
+/// The kernel's error.
+pub fn set_macvtap_header(device: impl AsFd) -> io::Result<()> {
+    let padding = [0; REQUEST_UNION_BYTES - size_of::<i16>()];
+    let flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
+    let request = InterfaceRequest { name: [0; DEVICE_NAME_BYTES], flags, padding };
+    // SAFETY: as in `open_tap`; a macvtap device reads the flags alone.
+    unsafe { ioctl::ioctl(device.as_fd(), Setter::<TUNSETIFF, InterfaceRequest>::new(request)) }?;
+    Ok(())
+}
+
 /// The name of the TAP device that a descriptor is of, and its mode. Whatever the descriptor is of, the call does not wait.
 ///
 /// # Errors

@@ -2,7 +2,7 @@
 
 use crate::os::run_dir::RunDir;
 use crate::port::spec::PortSpec;
-use crate::port::tap::{TapIo, persistent};
+use crate::port::tap::{TapIo, macvtap, persistent};
 use crate::port::{Port, af_packet, af_xdp, faults, isolation, memory, stream, tap, vhost_user};
 use std::io;
 use vswitch_core::config::desired;
@@ -73,6 +73,10 @@ impl PortFactory {
                 self.open_tap(tap, spec, rx_queues)?.into_iter().map(|tap| Box::new(tap) as _).collect()
             }
             desired::DesiredPort::Packet(packet) => vec![self.open_interface(packet)?],
+            desired::DesiredPort::Macvtap(port) => {
+                let (offloads, run_dir) = (self.tap_offloads(), self.run_dir.as_ref());
+                vec![Box::new(macvtap::open(port, spec.mac, offloads, self.tap_io, run_dir)?)]
+            }
             desired::DesiredPort::VhostUser(socket) => {
                 let parts = vhost_user::VhostUser::open(socket, spec.mac, rx_queues)?;
                 parts.into_iter().map(|part| Box::new(part) as _).collect()

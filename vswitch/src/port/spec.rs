@@ -23,12 +23,21 @@ impl PortSpec {
         self.port.kind()
     }
 
+    /// The macvtap device, if it is one.
+    pub fn macvtap(&self) -> Option<&desired::MacvtapPort> {
+        use desired::DesiredPort::{Macvtap, Memory, Packet, Stream, Tap, TapSocket, VhostUser};
+        match &self.port {
+            Macvtap(macvtap) => Some(macvtap),
+            Tap(_) | Packet(_) | VhostUser(_) | Stream(_) | TapSocket(_) | Memory => None,
+        }
+    }
+
     /// The TAP device, if it is one.
     pub fn tap(&self) -> Option<&desired::TapPort> {
-        use desired::DesiredPort::{Memory, Packet, Stream, Tap, TapSocket, VhostUser};
+        use desired::DesiredPort::{Macvtap, Memory, Packet, Stream, Tap, TapSocket, VhostUser};
         match &self.port {
             Tap(tap) => Some(tap),
-            Packet(_) | VhostUser(_) | Stream(_) | TapSocket(_) | Memory => None,
+            Packet(_) | Macvtap(_) | VhostUser(_) | Stream(_) | TapSocket(_) | Memory => None,
         }
     }
 
@@ -37,6 +46,7 @@ impl PortSpec {
         match &self.port {
             desired::DesiredPort::Tap(tap) => tap::describe(tap),
             desired::DesiredPort::Packet(interface) => af_packet::describe(interface),
+            desired::DesiredPort::Macvtap(macvtap) => tap::macvtap::describe(macvtap),
             desired::DesiredPort::VhostUser(socket) => vhost_user::describe(socket),
             desired::DesiredPort::Stream(socket) => stream::describe(socket),
             desired::DesiredPort::TapSocket(socket) => tap::socket::describe(socket),
@@ -46,19 +56,19 @@ impl PortSpec {
 
     /// The interface, if it is one that exists already.
     pub fn interface_that_exists(&self) -> Option<&desired::PacketPort> {
-        use desired::DesiredPort::{Memory, Packet, Stream, Tap, TapSocket, VhostUser};
+        use desired::DesiredPort::{Macvtap, Memory, Packet, Stream, Tap, TapSocket, VhostUser};
         match &self.port {
             Packet(packet) => Some(packet),
-            Tap(_) | VhostUser(_) | Stream(_) | TapSocket(_) | Memory => None,
+            Tap(_) | Macvtap(_) | VhostUser(_) | Stream(_) | TapSocket(_) | Memory => None,
         }
     }
 
     /// Whether a port of this kind may have several rx queues.
     pub fn has_rx_queues(&self) -> bool {
-        use desired::DesiredPort::{Memory, Packet, Stream, Tap, TapSocket, VhostUser};
+        use desired::DesiredPort::{Macvtap, Memory, Packet, Stream, Tap, TapSocket, VhostUser};
         match self.port {
             Tap(_) | VhostUser(_) | Memory => true,
-            Packet(_) | Stream(_) | TapSocket(_) => false,
+            Packet(_) | Macvtap(_) | Stream(_) | TapSocket(_) => false,
         }
     }
 
@@ -74,7 +84,7 @@ impl PortSpec {
 
     /// Whether `other` can be had by setting this running port anew, without opening another.
     pub fn can_become(&self, other: &Self) -> bool {
-        use desired::DesiredPort::{Memory, Packet, Stream, Tap, TapSocket, VhostUser};
+        use desired::DesiredPort::{Macvtap, Memory, Packet, Stream, Tap, TapSocket, VhostUser};
         match (&self.port, &other.port) {
             // What is applied by netlink can be changed while the device is open; who configures it cannot.
             (Tap(old), Tap(new)) => self.device() == other.device() && old.configure == new.configure,
@@ -84,7 +94,7 @@ impl PortSpec {
             (TapSocket(old), TapSocket(new)) => {
                 desired::TapSocketPort { mtu_bytes: new.mtu_bytes, ..old.clone() } == *new
             }
-            (Tap(_) | Packet(_) | VhostUser(_) | Stream(_) | TapSocket(_) | Memory, _) => false,
+            (Tap(_) | Packet(_) | Macvtap(_) | VhostUser(_) | Stream(_) | TapSocket(_) | Memory, _) => false,
         }
     }
 }

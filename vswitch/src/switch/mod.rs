@@ -380,7 +380,7 @@ impl Switch {
         let now = driver.now();
         if now.as_ns() - self.namespaces_checked.as_ns() >= NAMESPACE_CHECK_NS {
             self.namespaces_checked = now;
-            self.check_namespaces(driver);
+            self.check_devices(driver);
             self.check_isolation(driver);
         }
         let is_due =
@@ -419,7 +419,9 @@ impl Switch {
         let retries = self.down.iter().filter_map(|eni| retry(self.ports.get(eni)?));
         // Only ports whose surroundings can change without an event need a timer.
         let is_checked = |record: &PortRecord| {
-            let may_change = record.namespace.is_some() || record.spec.interface_that_exists().is_some();
+            let may_change = record.namespace.is_some()
+                || record.spec.interface_that_exists().is_some()
+                || record.spec.macvtap().is_some();
             may_change && matches!(record.state, PortState::Up)
         };
         let check = self.ports.values().any(is_checked).then(|| self.namespaces_checked + NAMESPACE_CHECK_NS);

@@ -4,7 +4,7 @@ use super::{ClosedPorts, ISOLATION_CHECKS_MAX, PortRecord, PortState, RETRY_FIRS
 use crate::os::namespace;
 use crate::port::link_state::{self, LinkState};
 use crate::port::spec::PortSpec;
-use crate::port::tap::{self, persistent};
+use crate::port::tap::{self, macvtap, persistent};
 use crate::port::{Port, isolation};
 use crate::worker::driver::WorkerDriver;
 use crate::worker::mailbox::{WorkerAnswer, WorkerCommand};
@@ -45,6 +45,16 @@ impl PortRecord {
             false => {
                 Err(io::Error::other(format!("network namespace {name} was replaced by another of the same name")))
             }
+        }
+    }
+
+    /// Whether its macvtap device is still there, if it is one: it goes with its lower device, and then its descriptor
+    /// neither has frames nor refuses any.
+    fn check_macvtap(&self) -> io::Result<()> {
+        let Some(macvtap) = self.spec.macvtap().filter(|_| self.device.is_some()) else { return Ok(()) };
+        match link_state::index(&self.spec)? == self.device {
+            true => Ok(()),
+            false => Err(macvtap::removed(macvtap)),
         }
     }
 }
@@ -188,6 +198,7 @@ impl Switch {
         self.take_failures(driver.now());
         record.slots().into_iter().for_each(|(worker, slot)| self.placement.put_slot(worker, slot));
         closed.devices.extend(record.spec.tap().cloned());
+        closed.devices.extend(record.spec.macvtap().map(macvtap::device));
         closed.namespaces.extend(record.made_namespace().map(str::to_owned));
         closed.interfaces.extend(record.spec.interface_that_exists().cloned());
     }
@@ -216,9 +227,11 @@ impl Switch {
         }
     }
 
-    pub(super) fn check_namespaces(&mut self, driver: &mut dyn WorkerDriver) {
+    /// Takes down ports whose device or namespace is gone, of which nothing else tells.
+    pub(super) fn check_devices(&mut self, driver: &mut dyn WorkerDriver) {
         let gone = |(eni, record): (&EniId, &PortRecord)| {
-            let error = record.check_namespace().err().filter(|_| record.is_up())?;
+            let checked = record.check_namespace().and_then(|()| record.check_macvtap());
+            let error = checked.err().filter(|_| record.is_up())?;
             Some((eni.clone(), error))
         };
         for (eni, error) in self.ports.iter().filter_map(gone).collect::<Vec<_>>() {

@@ -44,7 +44,11 @@ pub fn port_specs(desired: &Desired, enis: &BTreeSet<EniId>) -> BTreeMap<EniId, 
 /// The port of an uplink. A device that the switch configures is the next hop: it has its addresses, and routes to what is
 /// reached through the uplink.
 fn uplink_spec(uplink: &DesiredUplink, desired: &Desired) -> PortSpec {
-    let mac = uplink.next_hop_mac.unwrap_or_default();
+    // A device that is the VPC's own end of the link has the VPC's hardware address; another is the next hop.
+    let mac = match &uplink.port {
+        DesiredPort::Macvtap(_) => uplink.mac,
+        _ => uplink.next_hop_mac.unwrap_or_default(),
+    };
     let interface = match &uplink.port {
         DesiredPort::Tap(tap) if tap.configure => {
             let of_prefix = |address: IpAddr, length| IpNet::new(address, length).ok();

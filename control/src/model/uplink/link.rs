@@ -7,7 +7,7 @@ use crate::model::Model;
 use crate::model::parse::prefix;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use vswitch_core::config::desired::{DesiredPort, PacketPort, StreamPort, TapPort};
+use vswitch_core::config::desired::{DesiredPort, MacvtapPort, PacketPort, StreamPort, TapPort};
 use vswitch_core::config::ids::{MacAddress, UplinkId, quoted};
 use vswitch_core::config::uplink::{UplinkIpv4, UplinkIpv6};
 
@@ -63,9 +63,9 @@ impl Model {
                 DesiredPort::Stream(StreamPort { path, is_client, socket_user, mtu_bytes })
             }
             UplinkKind::Macvtap => {
-                let message = "there are no macvtap devices yet: make one end of a veth pair or a macvlan device, and \
-                               use kind interface";
-                return Err(INVALID_PARAMETER.error(message).field("kind"));
+                let lower_device = needed(create.device.as_ref(), "device", "name the device whose network it is on")?;
+                let (device, lower_namespace) = (device_of(id), namespace);
+                DesiredPort::Macvtap(MacvtapPort { device, lower_device, lower_namespace, mtu_bytes })
             }
         };
         self.check_uplink_port(id, &port)?;
@@ -118,13 +118,12 @@ fn needed(given: Option<&String>, field: &str, message: &str) -> Result<String, 
 fn refuse_foreign(create: &UplinkCreate, kind: UplinkKind) -> Result<(), ApiError> {
     use UplinkKind::{Host, Interface, Macvtap, Stream};
     let addresses: &[UplinkKind] = &[Interface, Stream, Macvtap];
-    let given: [(&str, bool, &[UplinkKind]); 10] = [
-        ("device", create.device.is_some(), &[Host, Interface]),
-        ("namespace", create.namespace.is_some(), &[Host, Interface]),
+    let given: [(&str, bool, &[UplinkKind]); 9] = [
+        ("device", create.device.is_some(), &[Host, Interface, Macvtap]),
+        ("namespace", create.namespace.is_some(), &[Host, Interface, Macvtap]),
         ("stream", create.stream.is_some(), &[Stream]),
         ("client", create.client, &[Stream]),
         ("socket_user", create.socket_user.is_some(), &[Stream]),
-        ("parent", create.parent.is_some(), &[Macvtap]),
         ("address", create.address.is_some(), addresses),
         ("next_hop", create.next_hop.is_some(), addresses),
         ("ipv6_address", create.ipv6_address.is_some(), addresses),

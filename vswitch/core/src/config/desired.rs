@@ -409,6 +409,8 @@ pub enum DesiredPort {
     Tap(TapPort),
     /// An existing network interface of the machine.
     Packet(PacketPort),
+    /// A device with a hardware address of its own on the network of another device.
+    Macvtap(MacvtapPort),
     /// A virtual machine that shares its memory, over a Unix socket.
     VhostUser(VhostUserPort),
     /// A Unix stream socket on which each frame follows its length.
@@ -425,6 +427,7 @@ impl DesiredPort {
         match self {
             Self::Tap(_) => "tap",
             Self::Packet(_) => "packet",
+            Self::Macvtap(_) => "macvtap",
             Self::VhostUser(_) => "vhost-user",
             Self::Stream(_) => "stream",
             Self::TapSocket(_) => "tap-socket",
@@ -437,6 +440,7 @@ impl DesiredPort {
         match self {
             Self::Tap(tap) => tap.mtu_bytes,
             Self::Packet(packet) => packet.mtu_bytes,
+            Self::Macvtap(macvtap) => macvtap.mtu_bytes,
             Self::VhostUser(socket) => socket.mtu_bytes,
             Self::Stream(socket) => socket.mtu_bytes,
             Self::TapSocket(socket) => socket.mtu_bytes,
@@ -456,7 +460,7 @@ impl DesiredPort {
             Self::VhostUser(socket) => Some(&socket.path),
             Self::Stream(socket) => Some(&socket.path),
             Self::TapSocket(socket) => Some(&socket.path),
-            Self::Tap(_) | Self::Packet(_) | Self::Memory => None,
+            Self::Tap(_) | Self::Packet(_) | Self::Macvtap(_) | Self::Memory => None,
         }
     }
 
@@ -465,6 +469,7 @@ impl DesiredPort {
         match self {
             Self::Tap(tap) => Some((&tap.device, tap.namespace.as_deref())),
             Self::Packet(packet) => Some((&packet.device, packet.namespace.as_deref())),
+            Self::Macvtap(macvtap) => Some((&macvtap.device, None)),
             Self::VhostUser(_) | Self::Stream(_) | Self::TapSocket(_) | Self::Memory => None,
         }
     }
@@ -502,6 +507,23 @@ pub struct PacketPort {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
     /// The largest layer-3 packet, bytes; the interface's own MTU should be no smaller.
+    #[serde(default = "TapPort::default_mtu_bytes")]
+    pub mtu_bytes: u16,
+}
+
+/// A macvtap device in bridge mode, created by the switch in its own network namespace: it has a hardware address of its
+/// own on the network of another device, its lower device, which stays as it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MacvtapPort {
+    /// The name of the device that is made, at most 15 bytes.
+    pub device: String,
+    /// The name of the lower device.
+    pub lower_device: String,
+    /// The named network namespace that the lower device is in; the switch's own if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lower_namespace: Option<String>,
+    /// The largest layer-3 packet, bytes; at most what the lower device carries.
     #[serde(default = "TapPort::default_mtu_bytes")]
     pub mtu_bytes: u16,
 }

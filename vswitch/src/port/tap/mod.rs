@@ -4,6 +4,7 @@
 //! If the kernel supports it, a virtio header precedes each frame, and the guest leaves checksums and segmentation to
 //! whoever needs them: to nobody, if the receiver accepts such frames too.
 
+pub mod macvtap;
 pub mod persistent;
 pub mod socket;
 pub mod steering;
@@ -98,12 +99,8 @@ impl Tap {
             name => namespace::within_any(name.as_deref(), work),
         };
         let finish = |(device, offloads)| {
-            let batches = match io {
-                TapIo::Plain => None,
-                TapIo::Uring => Some(Batches::new().map_err(|error| {
-                    io::Error::new(error.kind(), format!("{description}: the kernel does not offer a ring: {error}"))
-                })?),
-            };
+            let batches =
+                batches(io).map_err(|error| io::Error::new(error.kind(), format!("{description}: {error}")))?;
             Ok(Self { device, offloads, batches, description: description.clone(), is_kept: false })
         };
         opened.map_err(|error| explain(&description, error))?.into_iter().map(finish).collect()
@@ -335,6 +332,15 @@ struct Batches {
 impl Batches {
     fn new() -> io::Result<Self> {
         Ok(Self { ring: BatchRing::new()?, batch_size: BatchSize::new(), buffers: Vec::with_capacity(BURST_PACKETS) })
+    }
+}
+
+/// What moves many frames in one call, where frames cross that way.
+fn batches(io: TapIo) -> io::Result<Option<Batches>> {
+    let explain = |error: io::Error| io::Error::new(error.kind(), format!("the kernel does not offer a ring: {error}"));
+    match io {
+        TapIo::Plain => Ok(None),
+        TapIo::Uring => Batches::new().map(Some).map_err(explain),
     }
 }
 

@@ -25,6 +25,8 @@ struct DeviceRecord {
     /// Identifies the device and its namespace: another one of the same name has a different identity.
     identity: String,
     queues: usize,
+    /// Of a macvtap device, what it was made on and with; else empty.
+    origin: String,
     addresses: Vec<ipnet::IpNet>,
     gateways: Vec<std::net::IpAddr>,
 }
@@ -73,6 +75,23 @@ pub fn open(
         }
     }
     Ok(queues)
+}
+
+/// Records a device that was made by other means than [`open`], with what tells it from another that may be wanted under its
+/// name later.
+///
+/// # Errors
+/// The device is not there, or the record cannot be written.
+pub(super) fn record_made(tap: &TapPort, origin: &str, run_dir: &RunDir) -> io::Result<()> {
+    let identity = identity(tap)?.unwrap_or_default();
+    let record = DeviceRecord { identity, queues: 1, origin: origin.into(), ..DeviceRecord::default() };
+    record.write(tap, run_dir)
+}
+
+/// What [`record_made`] recorded of the device that has the name now; nothing if it is somebody else's.
+pub(super) fn origin(tap: &TapPort, run_dir: &RunDir) -> io::Result<Option<String>> {
+    let found = identity(tap)?;
+    Ok(DeviceRecord::read(tap, run_dir).filter(|record| Some(&record.identity) == found.as_ref()).map(|it| it.origin))
 }
 
 /// Records the present configuration of a device of the switch.
@@ -169,6 +188,7 @@ impl DeviceRecord {
             match word {
                 "identity" => record.identity = value.into(),
                 "queues" => record.queues = value.parse().ok()?,
+                "origin" => record.origin = value.into(),
                 "address" => record.addresses.push(value.parse().ok()?),
                 "gateway" => record.gateways.push(value.parse().ok()?),
                 _ => {}
@@ -178,8 +198,11 @@ impl DeviceRecord {
     }
 
     fn write(&self, tap: &TapPort, run_dir: &RunDir) -> io::Result<()> {
-        let Self { identity, queues, addresses, gateways } = self;
+        let Self { identity, queues, origin, addresses, gateways } = self;
         let mut text = format!("identity {identity}\nqueues {queues}\n");
+        if !origin.is_empty() {
+            text.push_str(&format!("origin {origin}\n"));
+        }
         addresses.iter().for_each(|address| text.push_str(&format!("address {address}\n")));
         gateways.iter().for_each(|gateway| text.push_str(&format!("gateway {gateway}\n")));
         run_dir.write(&path(&tap.device, tap.namespace.as_deref(), run_dir), &text)

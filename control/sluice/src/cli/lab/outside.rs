@@ -10,6 +10,7 @@ use control::socket::view::{EipView, NatGatewayView, StateView, UplinkView};
 use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
+use vswitch_core::config::desired::DesiredPort;
 
 /// A floating address, and what it stands for.
 #[derive(Clone, Debug, Deserialize)]
@@ -216,7 +217,11 @@ fn find_nat<'a>(state: &'a StateView, id: &str) -> Option<&'a NatGatewayView> {
 fn same_uplink(object: &str, uplink: &UplinkCreate, view: &UplinkView) -> Result<(), CliError> {
     same(object, "vpc", &uplink.vpc, view.vpc.as_str())?;
     same(object, "kind", uplink.kind.unwrap_or_default().name(), view.kind.name())?;
-    let (device, namespace) = view.port.resource().unwrap_or_default();
+    let (device, namespace) = match &view.port {
+        // Its own name is not chosen.
+        DesiredPort::Macvtap(macvtap) => (macvtap.lower_device.as_str(), macvtap.lower_namespace.as_deref()),
+        port => port.resource().unwrap_or_default(),
+    };
     if let Some(wanted) = uplink.device.as_ref().or(uplink.stream.as_ref()) {
         same(object, "port", wanted, device)?;
     }

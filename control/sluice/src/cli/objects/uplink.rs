@@ -6,6 +6,7 @@ use clap::Subcommand;
 use control::command::{Command, UplinkCreate, UplinkDelete, UplinkModify, UplinkNat};
 use control::socket::query::{Answer, OutsideFilter, Query, UplinkShow};
 use control::socket::view::UplinkView;
+use vswitch_core::config::desired::{DesiredPort, MacvtapPort};
 use vswitch_core::config::uplink::NatFiltering;
 
 /// The verbs of `sluice uplink`.
@@ -58,6 +59,10 @@ fn ends(uplink: &UplinkView) -> [String; 2] {
 }
 
 fn port(uplink: &UplinkView) -> String {
+    if let DesiredPort::Macvtap(MacvtapPort { device, lower_device, lower_namespace, .. }) = &uplink.port {
+        let namespace = lower_namespace.as_ref().map(|name| format!(" in {name}")).unwrap_or_default();
+        return format!("{device} on {lower_device}{namespace}");
+    }
     match uplink.port.resource() {
         Some((device, Some(namespace))) => format!("{device} in {namespace}"),
         Some((device, None)) => device.into(),

@@ -153,13 +153,15 @@ fn network(eni: &EniView, port: &DesiredPort, memory_mib: u32) -> Result<Vec<Str
             ]
             .concat())
         }
-        DesiredPort::Tap(_) | DesiredPort::Packet(_) | DesiredPort::TapSocket(_) | DesiredPort::Memory => {
-            Err(CliError::Usage(format!(
-                "{id} is attached to a port of kind {kind}, which is none for a virtual machine: `sluice port detach {id}` first",
-                id = eni.id,
-                kind = port.kind()
-            )))
-        }
+        DesiredPort::Tap(_)
+        | DesiredPort::Packet(_)
+        | DesiredPort::Macvtap(_)
+        | DesiredPort::TapSocket(_)
+        | DesiredPort::Memory => Err(CliError::Usage(format!(
+            "{id} is attached to a port of kind {kind}, which is none for a virtual machine: `sluice port detach {id}` first",
+            id = eni.id,
+            kind = port.kind()
+        ))),
     }
 }
 

@@ -343,7 +343,11 @@ pub fn check_socket(port: &DesiredPort) -> Result<(), String> {
     let is_of_the_other_side = match port {
         DesiredPort::VhostUser(socket) => socket.is_client && socket.socket_user.is_some(),
         DesiredPort::Stream(socket) => socket.is_client && socket.socket_user.is_some(),
-        DesiredPort::Tap(_) | DesiredPort::Packet(_) | DesiredPort::TapSocket(_) | DesiredPort::Memory => false,
+        DesiredPort::Tap(_)
+        | DesiredPort::Packet(_)
+        | DesiredPort::Macvtap(_)
+        | DesiredPort::TapSocket(_)
+        | DesiredPort::Memory => false,
     };
     if is_of_the_other_side {
         return Err("a socket that the hypervisor listens at is the hypervisor's: leave its user out".into());
@@ -359,6 +363,9 @@ pub fn check_socket(port: &DesiredPort) -> Result<(), String> {
 fn check_port(port: &DesiredPort) -> Result<(), String> {
     if let Some((device, namespace)) = port.device() {
         check_device(device, namespace)?;
+    }
+    if let DesiredPort::Macvtap(macvtap) = port {
+        check_device(&macvtap.lower_device, macvtap.lower_namespace.as_deref())?;
     }
     check_socket(port)?;
     if !(MTU_BYTES_MIN..=MTU_BYTES_MAX).contains(&usize::from(port.mtu_bytes())) {
