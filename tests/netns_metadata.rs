@@ -179,6 +179,24 @@ fn what_is_not_served_is_refused_at_once() {
 }
 
 #[test]
+fn a_services_process_that_hangs_is_as_one_that_is_away_and_then_another() {
+    let Some(lab) = MetadataLab::new("curl") else { return };
+    let before = lab.running.process("services");
+    // It exists and its sockets are open, but it reads nothing.
+    lab.running.signal("services", Signal::STOP);
+    eventually("what is asked of it is refused", || {
+        lab.read("a", &format!("{METADATA}/")).is_err_and(|error| error.starts_with("Some(7)"))
+    });
+    eventually("another takes its place", || lab.running.process("services") != before);
+    for guest in ["a", "b", "c"] {
+        let url = format!("{METADATA}/latest/meta-data/instance-id");
+        eventually("it serves", || lab.read(guest, &url).is_ok_and(|told| told == format!("eni-{guest}")));
+    }
+    let told = std::fs::read_to_string(lab.running.folder().join("run/supervisor.json")).unwrap();
+    assert!(told.contains("did not react"), "{told}");
+}
+
+#[test]
 fn names_are_looked_up_over_both_families_and_transports() {
     let Some(lab) = MetadataLab::new("dig") else { return };
     let dig = |guest: &str, arguments: &str| {

@@ -126,7 +126,7 @@ fn services(arguments: &CliArguments, given: &up::ServicesArguments) -> Result<(
     let cannot = |what: &str, error: std::io::Error| format!("the services process cannot {what}: {error}");
     // Sockets are named from here: the user that the process becomes need not be able to reach the folder by its path.
     let paths = arguments.paths();
-    let _lock = supervisor::take_lock(&paths.run_dir, &paths.services_lock()).map_err(|error| error.to_string())?;
+    let lock = supervisor::take_lock(&paths.run_dir, &paths.services_lock()).map_err(|error| error.to_string())?;
     // Read before it is another user, who may not be able to.
     let resolvers = given.resolvers();
     std::env::set_current_dir(&paths.run_dir).map_err(|error| cannot("enter the folder of the sockets", error))?;
@@ -140,5 +140,5 @@ fn services(arguments: &CliArguments, given: &up::ServicesArguments) -> Result<(
     }
     privileges::seal(Role::Services);
     let config = ::services::ServicesConfig { frames: FRAMES_SOCKET.into(), records: RECORDS_SOCKET.into(), resolvers };
-    ::services::run(&config, &stopped).map_err(|error| cannot("run", error))
+    ::services::run(&config, &stopped, || supervisor::renew_lock(&lock)).map_err(|error| cannot("run", error))
 }

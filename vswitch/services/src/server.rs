@@ -23,6 +23,8 @@ use vswitch_core::config::services::frame::{MESSAGE_BYTES_MAX, ServedEni, Servic
 const RECONNECT: Duration = Duration::from_millis(100);
 /// Packets that are taken before anything else has its turn.
 const PACKETS_PER_TURN: usize = 64;
+/// How often the process says that it runs.
+const LIFE_SIGN: Duration = Duration::from_secs(1);
 
 /// How the process is to run.
 #[derive(Clone, Debug)]
@@ -35,11 +37,12 @@ pub struct ServicesConfig {
     pub resolvers: Vec<SocketAddr>,
 }
 
-/// Runs until `stop` becomes readable or its other end is closed.
+/// Runs until `stop` becomes readable or its other end is closed. `is_alive` is called about once a second, so that somebody
+/// notices when it is not.
 ///
 /// # Errors
 /// The kernel has no random numbers, or refuses to wait.
-pub fn run(config: &ServicesConfig, stop: &UnixStream) -> io::Result<()> {
+pub fn run(config: &ServicesConfig, stop: &UnixStream, mut is_alive: impl FnMut()) -> io::Result<()> {
     let mut seed = [0; 8];
     rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty())?;
     let mut server = ServicesLoop {
@@ -53,8 +56,13 @@ pub fn run(config: &ServicesConfig, stop: &UnixStream) -> io::Result<()> {
         tcp: TcpPool::new(u64::from_ne_bytes(seed)),
         message: vec![0; MESSAGE_BYTES_MAX].into(),
     };
+    let mut told = Instant::now();
     while !server.wait(stop)? {
         server.turn();
+        if told.elapsed() >= LIFE_SIGN {
+            told = Instant::now();
+            is_alive();
+        }
     }
     Ok(())
 }
@@ -138,7 +146,7 @@ impl ServicesLoop {
         let stack = self.tcp.next_due(now).map(|due| Duration::from(due.max(now) - now));
         let connects = [self.frames.due(), self.records.due(), self.forwarder.next_due()].into_iter().flatten();
         let connects = connects.map(|due| due.saturating_duration_since(Instant::now()));
-        let timeout = connects.chain(stack).min().map(|wait| Timespec {
+        let timeout = connects.chain(stack).chain([LIFE_SIGN]).min().map(|wait| Timespec {
             tv_sec: i64::try_from(wait.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: wait.subsec_nanos().into(),
         });
@@ -205,8 +213,10 @@ impl ServicesLoop {
                 }
             }
         }
+        let mut has_taken = false;
         for _ in 0..PACKETS_PER_TURN {
             let Some(message) = frames.receive(message)? else { break };
+            has_taken = true;
             let Some(frame) = ServiceFrame::read(message) else { continue };
             // A fault that one guest's bytes find must not take the services from all others.
             let served = catch_unwind(AssertUnwindSafe(|| serve(&frame, (tcp, frames), &mut services, now)));
@@ -216,6 +226,9 @@ impl ServicesLoop {
             }
         }
         tcp.tick(&mut services, now, &mut |frame| frames.send(frame));
+        if has_taken {
+            frames.acknowledge();
+        }
         frames.flush()
     }
 }

@@ -30,6 +30,8 @@ const SEND_BUFFER_BYTES: usize = 128 << 10;
 const PACKETS_PER_TURN: usize = 64;
 /// The pause where all buffers for replies are on their way, ns.
 const PAUSE_NS: u64 = 1_000_000;
+/// How long the process may say nothing after a packet, ns: it acknowledges all that it takes.
+const SILENCE_NS: u64 = 3_000_000_000;
 
 /// Where the services process connects.
 #[derive(Debug)]
@@ -77,6 +79,8 @@ pub struct FrameRelay {
     connection: Option<SeqpacketStream>,
     /// A request that the socket had no room for.
     held: Option<ServiceRequest>,
+    /// When the first packet was sent, or held, since the process was heard.
+    unheard_since: Option<Time>,
     /// Until when no reply is taken, because no buffer was free.
     paused_until: Option<Time>,
     outgoing: Vec<u8>,
@@ -87,7 +91,8 @@ impl FrameRelay {
     pub(crate) fn new(link: Arc<ServiceLink>, publication: Arc<Publication>, socket: FrameSocket) -> Self {
         let incoming = vec![0; MESSAGE_BYTES_MAX].into_boxed_slice();
         let outgoing = Vec::with_capacity(MESSAGE_BYTES_MAX);
-        Self { link, publication, socket, connection: None, held: None, paused_until: None, outgoing, incoming }
+        let (connection, held, unheard_since, paused_until) = (None, None, None, None);
+        Self { link, publication, socket, connection, held, unheard_since, paused_until, outgoing, incoming }
     }
 
     /// Takes the newest connection in place of an older one: a process that was started anew may be there before the
@@ -110,6 +115,7 @@ impl FrameRelay {
     fn disconnect(&mut self) {
         self.link.set_open(false);
         self.connection = None;
+        self.unheard_since = None;
         // What was on its way ends here. Requests that come from now on are refused by the workers.
         while let Some(request) = self.held.take().or_else(|| self.link.next_request()) {
             self.settle(request, ServiceOutcome::Dropped(DropReason::ServiceAway));
@@ -125,12 +131,13 @@ impl FrameRelay {
     }
 
     /// Sends requests while there is room. How many.
-    fn send(&mut self, published: &Published) -> io::Result<usize> {
+    fn send(&mut self, published: &Published, now: Time) -> io::Result<usize> {
         let mut sent = 0;
         while sent < PACKETS_PER_TURN
             && let Some(connection) = &self.connection
             && let Some(request) = self.held.take().or_else(|| self.link.next_request())
         {
+            self.unheard_since.get_or_insert(now);
             let location = published.location(request.eni.index);
             let is_same = location.is_some_and(|location| location.eni_generation == request.eni.generation);
             let network = published.snapshot.guest_network(request.eni.index).filter(|_| is_same);
@@ -184,6 +191,7 @@ impl FrameRelay {
             if message?.is_none() {
                 break;
             }
+            self.unheard_since = None;
             received += 1;
         }
         Ok(received)
@@ -219,11 +227,16 @@ impl ServiceTurn for FrameRelay {
     fn turn(&mut self, now: Time) -> usize {
         self.accept();
         let published = self.publication.newest();
-        let both = self.send(&published).and_then(|sent| Ok(sent + self.receive(&published, now)?));
-        both.unwrap_or_else(|_| {
+        let both = self.send(&published, now).and_then(|sent| Ok(sent + self.receive(&published, now)?));
+        let is_silent = self.unheard_since.is_some_and(|since| since + SILENCE_NS <= now);
+        if is_silent && self.connection.is_some() {
+            // It exists, and does not run: what guests ask is refused, as if there were none, until it connects again.
+            log::warn!("the services process takes no packets any more: what guests ask of it is refused");
+        }
+        if is_silent || both.is_err() {
             self.disconnect();
-            0
-        })
+        }
+        both.unwrap_or(0)
     }
 
     fn has_input(&self) -> bool {
@@ -232,6 +245,6 @@ impl ServiceTurn for FrameRelay {
     }
 
     fn next_due(&self) -> Option<Time> {
-        self.paused_until
+        self.paused_until.into_iter().chain(self.unheard_since.map(|since| since + SILENCE_NS)).min()
     }
 }

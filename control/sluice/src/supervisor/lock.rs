@@ -36,6 +36,12 @@ pub(crate) fn take(run_dir: &Path, path: &Path) -> Result<File, CliError> {
     Ok(file)
 }
 
+/// Writes the number of this process again into the file that it locks: when that happened last shows that it runs.
+pub(crate) fn renew(mut lock: &File) {
+    // What is written is what is there already, also if a full disk keeps it from being written.
+    let _ = lock.rewind().and_then(|()| write!(lock, "{}", std::process::id()));
+}
+
 /// Who holds the folder of the sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LockHolder {

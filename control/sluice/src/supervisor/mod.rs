@@ -15,7 +15,7 @@ mod process;
 mod state;
 
 pub(super) use end::end_running;
-pub(super) use lock::{LockHolder, holder, take as take_lock};
+pub(super) use lock::{LockHolder, holder, renew as renew_lock, take as take_lock};
 pub(super) use masquerade::remove_all as remove_masquerades;
 pub(super) use state::SupervisorState;
 
@@ -81,6 +81,7 @@ fn supervise(paths: &Paths, arguments: &UpArguments) -> Result<bool, CliError> {
     let mut forwarding = Plane::new(paths, "vswitch", forwarding_arguments(paths, &arguments.plane, &config));
     let mut control = Plane::new(paths, "control", control_arguments(paths, arguments));
     let mut services = Plane::new(paths, "services", services_arguments(paths, arguments, &config));
+    services.watch_life_sign(paths.services_lock());
     // Only the forwarding plane stays: it has sessions and ports to lose, while the other one's state is on disk.
     let is_kept = forwarding.take_over(Some(&paths.vswitch_socket()), process_of(|state| state.forwarding), true);
     control.take_over(Some(&paths.control_socket()), process_of(|state| state.control), false);

@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// The longest reason that a plane leaves, bytes.
 const REASON_BYTES_MAX: u64 = 2048;
@@ -35,6 +35,36 @@ pub(super) struct Plane {
     pause: Duration,
     failures: u32,
     reason: Option<String>,
+    life_sign: Option<LifeSign>,
+}
+
+/// A file that a process writes again and again while it runs.
+struct LifeSign {
+    path: PathBuf,
+    written: Option<SystemTime>,
+    looked: Instant,
+    /// How often in a row it looked as before.
+    unchanged: u32,
+}
+
+impl LifeSign {
+    /// How often it is looked at.
+    const STEP: Duration = Duration::from_secs(1);
+    /// How often it may look as before until the process counts as hung. Looks are counted, and no time, since this process
+    /// may be the one that was stopped.
+    const UNCHANGED_MAX: u32 = 10;
+
+    fn is_missing(&mut self) -> bool {
+        if self.looked.elapsed() < Self::STEP {
+            return false;
+        }
+        self.looked = Instant::now();
+        let written = fs::metadata(&self.path).and_then(|file| file.modified()).ok();
+        let is_unchanged = written.is_some() && written == self.written;
+        self.written = written;
+        self.unchanged = if is_unchanged { self.unchanged + 1 } else { 0 };
+        self.unchanged >= Self::UNCHANGED_MAX
+    }
 }
 
 impl Plane {
@@ -48,8 +78,13 @@ impl Plane {
     pub(super) fn new(paths: &Paths, verb: &'static str, arguments: Vec<OsString>) -> Self {
         let now = Instant::now();
         let (pause, failure) = (Self::PAUSE_MIN, paths.failure(verb));
-        let (process, reason) = (None, None);
-        Self { verb, arguments, failure, process, started: now, not_before: now, pause, failures: 0, reason }
+        let (process, reason, life_sign) = (None, None, None);
+        Self { verb, arguments, failure, process, started: now, not_before: now, pause, failures: 0, reason, life_sign }
+    }
+
+    /// Ends the process from now on whenever it has not written this file for long, so that another takes its place.
+    pub(super) fn watch_life_sign(&mut self, path: PathBuf) {
+        self.life_sign = Some(LifeSign { path, written: None, looked: Instant::now(), unchanged: 0 });
     }
 
     /// Adds an argument for all later starts, unless it is there already.
@@ -91,6 +126,12 @@ impl Plane {
     /// Starts the process if it does not run and is due.
     pub(super) fn keep_running(&mut self) -> PlaneStep {
         let mut step = PlaneStep::Kept;
+        if self.life_sign.as_mut().is_some_and(LifeSign::is_missing)
+            && let Some(process) = self.process.take()
+        {
+            process.kill();
+            self.postpone("did not react and was killed", "it did not react any more".into());
+        }
         if let Some(process) = &mut self.process {
             let Some(ended) = process.ended() else {
                 // Failures are forgotten after a while only, so that the pauses of a plane that starts and soon ends
@@ -120,6 +161,7 @@ impl Plane {
         // A reason that an earlier process left is not why this one ends.
         let _ = fs::remove_file(&self.failure);
         self.started = Instant::now();
+        self.life_sign.iter_mut().for_each(|sign| sign.unchanged = 0);
         match Program::own().and_then(|program| program.start(&self.arguments)) {
             Ok(process) => self.process = Some(process),
             // Whatever the system refuses now, it may grant later.

@@ -6,7 +6,7 @@ use rustix::net::{RecvFlags, SendFlags, SocketType, recv, send};
 use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
-use vswitch_core::config::services::frame::ServiceFrame;
+use vswitch_core::config::services::frame::{ServiceFrame, TAKEN};
 
 /// Messages that wait for room in the socket. TCP sends again what is dropped beyond, and clients ask again for names.
 const WAITING_MAX: usize = 256;
@@ -45,6 +45,13 @@ impl FrameChannel {
         let mut message = Vec::with_capacity(frame.packet.len() + 32);
         if self.waiting.len() < WAITING_MAX && frame.write(&mut message).is_some() {
             self.waiting.push_back(message);
+        }
+    }
+
+    /// Says that packets were taken, if nothing else says so.
+    pub fn acknowledge(&mut self) {
+        if self.waiting.is_empty() {
+            self.waiting.push_back(TAKEN.to_vec());
         }
     }
 

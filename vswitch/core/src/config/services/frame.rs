@@ -38,6 +38,9 @@ pub struct ServiceFrame<'a> {
     pub packet: &'a [u8],
 }
 
+/// What the services process says for packets that it has taken, whether or not something follows from them: no packet.
+pub const TAKEN: [u8; 1] = [VERSION];
+
 impl<'a> ServiceFrame<'a> {
     /// Writes the message over `target`. `None` if an identifier is too long for the header.
     pub fn write(&self, target: &mut Vec<u8>) -> Option<()> {
@@ -85,6 +88,7 @@ mod tests {
         assert!((0..header_bytes).all(|length| ServiceFrame::read(&message[..length]).is_none()));
         message[0] = 2;
         assert_eq!(ServiceFrame::read(&message), None);
+        assert_eq!(ServiceFrame::read(&TAKEN), None, "an acknowledgement is no packet");
         let long = alloc::string::String::from_utf8(alloc::vec![b'v'; 256]).unwrap_or_default();
         assert_eq!(ServiceFrame { names: [&long, ""], ..frame }.write(&mut message), None);
     }
