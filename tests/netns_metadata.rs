@@ -121,6 +121,34 @@ fn a_guest_reads_its_own_metadata_over_both_families() {
 }
 
 #[test]
+fn a_guest_reads_the_user_data_of_its_eni() {
+    let Some(lab) = MetadataLab::new("curl") else { return };
+    let url = format!("{METADATA}/latest/user-data");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("user-data").display().to_string();
+    let modify = |data: &[u8]| {
+        std::fs::write(&path, data).unwrap();
+        lab.running.sluice(&["eni", "modify", "eni-a", "--user-data", &path])
+    };
+    let text = "#cloud-config\nhostname: wéb\n";
+    assert!(modify(text.as_bytes()).status.success());
+    eventually("it is told", || lab.read("a", &url).is_ok_and(|told| told == text));
+    assert!(lab.read("b", &url).is_err(), "nobody else is");
+    assert!(lab.read("a", &format!("{METADATA}/latest/")).unwrap().contains("user-data"));
+    for (data, reason) in [(vec![b'x'; 40_000], "32768 bytes"), (vec![0xff], "no text")] {
+        let refused = modify(&data);
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(!refused.status.success() && said.contains(reason), "{said}");
+    }
+    // The same by file, where it is the text itself.
+    lab.running.apply(&LAB.replace("namespace = \"@-b\"", "namespace = \"@-b\"\nuser_data = \"of b\""));
+    eventually("it is told", || lab.read("b", &url).is_ok_and(|told| told == "of b"));
+    assert_eq!(lab.read("a", &url).unwrap(), text, "what a file does not say stays");
+    assert!(modify(b"").status.success());
+    eventually("there is none", || lab.status_of("a", &[&url]) == "404");
+}
+
+#[test]
 fn a_token_is_good_for_the_eni_that_made_it() {
     let Some(lab) = MetadataLab::new("curl") else { return };
     let url = format!("{METADATA}/latest/api/token");

@@ -3,10 +3,14 @@
 use super::vocabulary;
 use clap::Args;
 use serde::{Deserialize, Serialize};
+use std::io::Read;
 use vswitch_core::config::desired::{
     DesiredPort, PacketPort, StreamPort, TapPort, TapSocketPort, Timeouts, Tracking, VhostUserPort,
 };
 use vswitch_core::config::rate_limits::RateLimits;
+
+/// Bytes of the user data of an ENI, as of an instance in the cloud.
+pub(crate) const USER_DATA_BYTES_MAX: usize = 32 << 10;
 
 vocabulary! {
     /// Makes a network interface.
@@ -74,6 +78,10 @@ vocabulary! {
         /// What it is for.
         #[arg(long)]
         description: Option<String>,
+        /// User data: text that its guest reads from the metadata service, such as a file for cloud-init. That of an
+        /// instance, if it belongs to one, takes its place.
+        #[arg(long, value_name = "FILE", value_parser = text_file)]
+        user_data: Option<String>,
         /// Where its frames come from and go to; none yet if absent.
         #[arg(skip)]
         port: Option<DesiredPort>,
@@ -160,6 +168,9 @@ vocabulary! {
         /// A new description; empty for none.
         #[arg(long)]
         description: Option<String>,
+        /// New user data; an empty file for none.
+        #[arg(long, value_name = "FILE", value_parser = text_file)]
+        user_data: Option<String>,
     }
 
     /// Removes a network interface.
@@ -285,6 +296,20 @@ vocabulary! {
         #[arg(long)]
         mtu: Option<u16>,
     }
+}
+
+/// The text of the file that an option names.
+fn text_file(path: &str) -> Result<String, String> {
+    let read = std::fs::File::open(path).and_then(|file| {
+        let mut text = String::new();
+        // One byte more than there may be, so that too much is told from just enough.
+        file.take(USER_DATA_BYTES_MAX as u64 + 1).read_to_string(&mut text)?;
+        Ok(text)
+    });
+    read.map_err(|error| match error.kind() {
+        std::io::ErrorKind::InvalidData => format!("{path} is no text: user data is text in UTF-8"),
+        _ => format!("{path}: {error}"),
+    })
 }
 
 impl PortSpecification {

@@ -19,6 +19,7 @@ mod rule;
 mod settings;
 mod uplink;
 
+pub(crate) use eni::USER_DATA_BYTES_MAX;
 pub use eni::{
     EniAssign, EniAttach, EniCreate, EniDelete, EniDetach, EniModify, EniUnassign, PortSpecification, RateLimitsChange,
     TimeoutsChange, TrackingChange,

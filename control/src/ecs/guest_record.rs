@@ -4,8 +4,9 @@
 use crate::ecs::actions::instance::attributes::serial_number;
 use crate::ecs::actions::key_pair;
 use crate::ecs::dialect::settings::ApiSettings;
-use crate::model::{Eni, Event, Instance, Metadata, Model};
-use crate::state::dhcp;
+use crate::model::{Eni, Event, Instance, Metadata, Model, dhcp};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -45,6 +46,8 @@ pub fn guest_record(model: &Model, settings: &ApiSettings, id: &EniId) -> Option
         owner: or(&label.owner, settings.first_account()),
         // Where a VPC has no way out, nothing that its guests ask may leave it either.
         forwards_dns: model.uplink_of(&eni.vpc).is_some(),
+        // As the API has it of instances.
+        user_data: STANDARD.encode(&eni.user_data),
         instance: instance.map(|(instance_id, instance)| instance_record(model, instance_id, instance, label)),
     })
 }

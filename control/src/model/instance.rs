@@ -110,6 +110,12 @@ impl Model {
         self.instances.get_key_value(id).filter(|(_, instance)| instance.enis.contains_key(eni))
     }
 
+    /// The host name that the guest of an ENI is to have; none if it is not an instance's.
+    pub(crate) fn hostname_of<'a>(&'a self, eni: &'a Eni) -> Option<&'a String> {
+        let (id, instance) = self.instances.get_key_value(eni.instance.as_ref()?)?;
+        Some(if instance.host_name.is_empty() { id } else { &instance.host_name })
+    }
+
     pub(super) fn refuse_of_instance(&self, eni: &EniId) -> Result<(), ApiError> {
         match self.instance_of(eni) {
             None => Ok(()),

@@ -42,6 +42,7 @@ pub(crate) use rule::refuse_repeated_rules;
 pub(crate) use rule::{RuleWords, protocol_text, same_rule};
 pub(crate) use uplink::PUBLIC_ADDRESS;
 pub use uplink::{DEFAULT_POOL, Eip, EipTarget, ForwardEntry, ForwardProtocol, NatGateway, SnatEntry, Uplink};
+pub(crate) use vpc::dhcp;
 pub use vpc::{Peering, Route, Vpc};
 pub use vswitch::{Reservation, VSwitch};
 

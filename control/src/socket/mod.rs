@@ -3,6 +3,7 @@
 mod answer;
 pub mod client;
 pub(crate) mod connection;
+pub mod guest_view;
 pub(crate) mod listener;
 pub mod outside_view;
 pub mod protocol;

@@ -1,5 +1,6 @@
 //! Objects as they are shown: with all fields, texts as the cloud writes them, ready for `--json`.
 
+pub use super::guest_view::GuestNetworkView;
 pub use super::outside_view::{EipView, FloatingView, ForwardView, NatGatewayView, PeeringView, SnatView, UplinkView};
 pub use crate::command::RuleView;
 use crate::model::{Eni, Group, Model, PortList, PrefixList, Route, Rule, VSwitch, Vpc, timestamp};
@@ -114,6 +115,9 @@ views! {
         /// What its private addresses are outside.
         #[serde(default)]
         floating: Vec<FloatingView>,
+        /// What its guest is told about its network.
+        #[serde(default)]
+        guest_network: Option<GuestNetworkView>,
         /// The groups it is a member of.
         groups: Vec<GroupId>,
         /// Whether source and destination addresses are checked.
@@ -129,6 +133,9 @@ views! {
         rate_limits: RateLimits,
         /// The instance it belongs to, if any.
         instance: Option<String>,
+        /// User data for its guest, or nothing.
+        #[serde(default)]
+        user_data: String,
         /// Its port; none while it is not attached.
         port: Option<DesiredPort>,
         /// When it was made.
@@ -375,6 +382,7 @@ impl EniView {
             ipv6_addresses: eni.ipv6.iter().copied().collect(),
             prefixes: eni.prefixes.iter().copied().collect(),
             floating: FloatingView::of_eni(model, id, eni),
+            guest_network: GuestNetworkView::new(model, id, eni),
             groups: eni.groups.iter().cloned().collect(),
             source_dest_check: eni.source_dest_check.unwrap_or(true),
             timeouts: eni.timeouts,
@@ -382,6 +390,7 @@ impl EniView {
             tracking: eni.tracking,
             rate_limits: eni.rate_limits,
             instance: eni.instance.clone(),
+            user_data: eni.user_data.clone(),
             port: eni.port.clone(),
             created: timestamp(eni.created_s),
         }

@@ -1,7 +1,6 @@
 //! The model as the forwarding plane needs it: no names, no quotas, only what affects packets.
 
-use crate::model::{Eni, Event, Group, Model, PortList, PrefixList, Rule, VSwitch, Vpc};
-use crate::state::dhcp;
+use crate::model::{Eni, Event, Group, Model, PortList, PrefixList, Rule, VSwitch, Vpc, dhcp};
 use crate::state::outside::{self, Touched};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -230,8 +229,6 @@ fn desired_port_list(list: &PortList) -> desired::DesiredPortList {
 }
 
 fn desired_eni(model: &Model, eni: &Eni) -> desired::DesiredEni {
-    let instance = eni.instance.as_ref().and_then(|id| model.instances.get_key_value(id));
-    let hostname = instance.map(|(id, instance)| if instance.host_name.is_empty() { id } else { &instance.host_name });
     desired::DesiredEni {
         vswitch: eni.vswitch.clone(),
         mac: eni.mac,
@@ -241,7 +238,7 @@ fn desired_eni(model: &Model, eni: &Eni) -> desired::DesiredEni {
         routed_as_own: eni.source_dest_check.is_none(),
         timeouts: eni.timeouts,
         sessions_max: eni.sessions_max,
-        hostname: hostname.cloned(),
+        hostname: model.hostname_of(eni).cloned(),
         rate_limits: eni.rate_limits,
         tracking: eni.tracking,
         port: eni.port.clone(),

@@ -7,8 +7,10 @@
 
 use crate::exchange::doorbell::Doorbell;
 use crate::exchange::sync::{ArrayQueue, AtomicBool, AtomicU64, Mutex};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use vswitch_core::config::ids::EniIndex;
 use vswitch_core::config::limits::{
     SERVICE_FRAME_BYTES_MAX, SERVICE_PACKETS_ALL_PER_S, SERVICE_PACKETS_MAX, SERVICE_REQUESTS_ALL_PER_S,
     SERVICE_REQUESTS_MAX, WORKERS_MAX,
@@ -91,6 +93,26 @@ pub struct ServiceLink {
     used_up_ns: AtomicU64,
     doorbell: Doorbell,
     worker_doorbells: Mutex<Arc<[Arc<Doorbell>]>>,
+    /// By the number of the ENI: one entry for each is the most there is.
+    asked: Mutex<BTreeMap<EniIndex, AskedTimes>>,
+}
+
+/// What a guest asks for to configure itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GuestQuestion {
+    /// DHCP.
+    Dhcp,
+    /// DHCPv6.
+    Dhcp6,
+    /// A router solicitation.
+    Router,
+}
+
+/// When one of the ENIs that ever had a number asked last, by [`GuestQuestion`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct AskedTimes {
+    generation: u32,
+    times: [Option<Time>; 3],
 }
 
 impl ServiceLink {
@@ -116,7 +138,24 @@ impl ServiceLink {
             used_up_ns: AtomicU64::new(0),
             doorbell,
             worker_doorbells: Mutex::new(Arc::new([])),
+            asked: Mutex::new(BTreeMap::new()),
         }
+    }
+
+    /// Notes that the guest of an ENI was told what it asked for.
+    pub fn note_told(&self, eni: ServedEni, question: GuestQuestion, now: Time) {
+        let mut all = self.asked.lock();
+        let asked = all.entry(eni.index).or_default();
+        if asked.generation != eni.generation {
+            *asked = AskedTimes { generation: eni.generation, ..AskedTimes::default() };
+        }
+        asked.times[question as usize] = Some(now);
+    }
+
+    /// When the guest of an ENI was last told what it asked for, by [`GuestQuestion`].
+    pub fn told(&self, eni: ServedEni) -> [Option<Time>; 3] {
+        let asked = self.asked.lock().get(&eni.index).copied();
+        asked.filter(|asked| asked.generation == eni.generation).unwrap_or_default().times
     }
 
     /// Hands a guest's frame to the service: what `write` writes into a buffer, which has room for a frame of Ethernet.
@@ -247,7 +286,6 @@ impl ServiceLinks {
 #[allow(clippy::unwrap_used, reason = "a test says what went wrong by failing")]
 mod tests {
     use super::*;
-    use vswitch_core::config::ids::EniIndex;
 
     const ENI: ServedEni = ServedEni { index: EniIndex(1), generation: 1 };
 
@@ -268,6 +306,19 @@ mod tests {
             link.put_back(reply.outcome, reply.buffer);
         }
         assert_eq!(link.request(ENI, now, |buffer| buffer.fill(&[1; 64])), Ok(()));
+    }
+
+    #[test]
+    fn what_was_told_is_known_of_the_eni_that_asked_alone() {
+        let link = ServiceLink::new(Doorbell::new(None), ServiceLimits::THREAD);
+        let later = ServedEni { generation: 2, ..ENI };
+        let (one, two) = (Time::from_ns(1), Time::from_ns(2));
+        link.note_told(ENI, GuestQuestion::Dhcp, one);
+        link.note_told(ENI, GuestQuestion::Router, two);
+        assert_eq!(link.told(ENI), [Some(one), None, Some(two)]);
+        assert_eq!(link.told(later), [None; 3]);
+        link.note_told(later, GuestQuestion::Dhcp6, two);
+        assert_eq!((link.told(later), link.told(ENI)), ([None, Some(two), None], [None; 3]));
     }
 
     #[test]

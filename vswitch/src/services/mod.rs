@@ -14,7 +14,7 @@ mod router_advert;
 pub mod thread;
 
 use crate::exchange::publish::Publication;
-use crate::exchange::services::{ServiceLink, ServiceOutcome, ServiceReply, ServiceRequest};
+use crate::exchange::services::{GuestQuestion, ServiceLink, ServiceOutcome, ServiceReply, ServiceRequest};
 use crate::services::advertisements::Advertisements;
 use crate::services::thread::ServiceTurn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -62,6 +62,9 @@ impl ServiceTurn for Services {
             let reply = network.map_or(Err(DropReason::EniGone), |network| guarded(&network, buffer.frame()));
             let outcome = match reply {
                 Ok(frame) => {
+                    if let Some(question) = question_of(buffer.frame()) {
+                        self.link.note_told(eni, question, now);
+                    }
                     buffer.fill(&frame);
                     ServiceOutcome::Reply
                 }
@@ -105,6 +108,16 @@ pub fn respond(network: &GuestNetwork<'_>, request: &[u8]) -> Result<Vec<u8>, Dr
         Addresses::V6 { .. } if headers.is_neighbor_discovery() => router_advert::frame(network).ok_or(NOT_SERVED),
         Addresses::V4 { .. } | Addresses::V6 { .. } => Err(NOT_SERVED),
     }
+}
+
+/// What a guest's request that was answered asked for.
+fn question_of(request: &[u8]) -> Option<GuestQuestion> {
+    let headers = parse::parse(request).ok()?;
+    Some(match headers.tuple.addresses {
+        Addresses::V4 { .. } => GuestQuestion::Dhcp,
+        Addresses::V6 { .. } if headers.is_neighbor_discovery() => GuestQuestion::Router,
+        Addresses::V6 { .. } => GuestQuestion::Dhcp6,
+    })
 }
 
 /// Why a request that nothing answers is dropped.

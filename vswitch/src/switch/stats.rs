@@ -5,10 +5,13 @@ use crate::switch::{PortRecord, PortState, Switch};
 use crate::worker::driver::WorkerDriver;
 use crate::worker::mailbox::{WorkerAnswer, WorkerQuery};
 use vswitch_core::config::ids::{EniId, EniIndex, UplinkId};
-use vswitch_core::config::protocol::{EniStats, PortStatus, WorkerStatus};
+use vswitch_core::config::protocol::{EniStats, GuestAsked, PortStatus, WorkerStatus};
+use vswitch_core::config::services::frame::ServedEni;
+use vswitch_core::hw::time::Time;
 
 /// How many ENIs a worker reports on in one turn, since packets have to wait meanwhile.
 const ENIS_PER_QUERY: usize = 64;
+const NS_PER_MS: u64 = 1_000_000;
 
 impl Switch {
     /// The current state of all ports. It includes devices that were set down or moved while their ports were open.
@@ -70,9 +73,24 @@ impl Switch {
                 }
             }
         }
+        for eni in &mut stats {
+            eni.asked = self.asked(&eni.eni, driver.now());
+        }
         // Workers answer by index, people look for names.
         stats.sort_by(|one, other| one.eni.cmp(&other.eni));
         stats
+    }
+}
+
+impl Switch {
+    /// How long ago the guest of an ENI was told what it asked for.
+    fn asked(&self, eni: &EniId, now: Time) -> GuestAsked {
+        let owner = self.placement.owner(eni).zip(self.placement.eni_generation(eni));
+        let Some(((_, index), generation)) = owner else { return GuestAsked::default() };
+        let told = self.services.thread.told(ServedEni { index, generation });
+        let [dhcp_ms_ago, dhcp6_ms_ago, router_ms_ago] =
+            told.map(|told| told.map(|told| now.as_ns().saturating_sub(told.as_ns()) / NS_PER_MS));
+        GuestAsked { dhcp_ms_ago, dhcp6_ms_ago, router_ms_ago }
     }
 }
 

@@ -5,7 +5,7 @@ mod address;
 use super::metadata::Holder;
 use super::parse::{description, name};
 use super::{Event, Model};
-use crate::command::{EniAttach, EniCreate, EniDelete, EniDetach, EniModify, TimeoutsChange};
+use crate::command::{EniAttach, EniCreate, EniDelete, EniDetach, EniModify, TimeoutsChange, USER_DATA_BYTES_MAX};
 use crate::environment::Environment;
 use crate::error::{
     ApiError, DEPENDENCY_ROUTE_ENTRY, ENI_NAME_MALFORMED, ENI_NOT_FOUND, ENI_STATE, ENI_TIMEOUTS, INVALID_DESCRIPTION,
@@ -60,6 +60,9 @@ pub struct Eni {
     pub name: String,
     /// What it is for.
     pub description: String,
+    /// User data for its guest, as text.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub user_data: String,
     /// Its port, if it has one.
     pub port: Option<DesiredPort>,
     /// Whether it is deleted with the instance it is attached to.
@@ -80,6 +83,17 @@ impl Eni {
         let secondary = self.secondary.iter().map(|address| IpNet::V4((*address).into()));
         let ipv6 = self.ipv6.iter().map(|address| IpNet::V6((*address).into()));
         std::iter::once(primary).chain(secondary).chain(ipv6).chain(self.prefixes.iter().copied())
+    }
+}
+
+/// User data as it is given, unless it is too long.
+fn user_data(text: Option<&str>) -> Result<Option<String>, ApiError> {
+    match text {
+        Some(text) if text.len() > USER_DATA_BYTES_MAX => {
+            let message = format!("user data of more than {USER_DATA_BYTES_MAX} bytes: have the guest fetch the rest");
+            Err(INVALID_PARAMETER.error(message).field("user_data"))
+        }
+        text => Ok(text.map(ToOwned::to_owned)),
     }
 }
 
@@ -128,6 +142,7 @@ impl Model {
             instance: create.instance.clone().filter(|instance| !instance.is_empty()),
             name: name(create.name.as_deref(), ENI_NAME_MALFORMED)?,
             description: description(create.description.as_deref(), 2, 256, INVALID_DESCRIPTION)?,
+            user_data: user_data(create.user_data.as_deref())?.unwrap_or_default(),
             port: create.port.clone(),
             delete_on_release: create.delete_on_release.unwrap_or(true),
             created_s: environment.now_s,
@@ -161,6 +176,9 @@ impl Model {
         }
         if let Some(text) = &modify.description {
             new.description = description(Some(text), 2, 256, INVALID_DESCRIPTION)?;
+        }
+        if let Some(text) = user_data(modify.user_data.as_deref())? {
+            new.user_data = text;
         }
         if let Some(groups) = &modify.groups {
             new.groups = self.group_set(groups)?;

@@ -1,5 +1,6 @@
 //! Private networks: their blocks here, their custom routes in [`route`], their peerings in [`peering`].
 
+pub(crate) mod dhcp;
 mod peering;
 mod route;
 

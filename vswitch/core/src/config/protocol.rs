@@ -333,10 +333,29 @@ pub struct EniStats {
     /// Blocks of external ports that it has.
     #[serde(default)]
     pub nat_port_blocks: u64,
+    /// When its guest asked for its configuration last.
+    #[serde(default)]
+    pub asked: GuestAsked,
     /// Counters of what its guest sent.
     pub egress: DirectionStats,
     /// Counters of what was addressed to its guest.
     pub ingress: DirectionStats,
+}
+
+/// How long ago the guest of an ENI asked for its configuration last, and was told, ms; nothing if it has not since the
+/// forwarding plane started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GuestAsked {
+    /// By DHCP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dhcp_ms_ago: Option<u64>,
+    /// By DHCPv6.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dhcp6_ms_ago: Option<u64>,
+    /// By a router solicitation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub router_ms_ago: Option<u64>,
 }
 
 /// Counters of one ENI and direction.

@@ -2,7 +2,7 @@
 
 use crate::compile::snapshot::Snapshot;
 use crate::config::ids::{EniId, EniIndex};
-use crate::config::protocol::EniStats;
+use crate::config::protocol::{EniStats, GuestAsked};
 use crate::datapath::shard::Shard;
 
 impl Shard {
@@ -55,6 +55,8 @@ impl Shard {
             flows_evicted: counters.evicted,
             nat_mappings: nat_mappings as u64,
             nat_port_blocks: nat_port_blocks as u64,
+            // The service thread knows.
+            asked: GuestAsked::default(),
             egress: counters.egress.report(),
             ingress: counters.ingress.report(),
         })

@@ -87,8 +87,9 @@ fn read(directory: &GuestDirectory, asker: &Asker, record: &GuestRecord, path: &
     if !VERSIONS.contains(&version) {
         return Response::of_status(404);
     }
-    let user_data =
-        record.instance.as_ref().map(|instance| instance.user_data.as_str()).filter(|data| !data.is_empty());
+    let of_instance = record.instance.as_ref().map(|instance| instance.user_data.as_str());
+    let user_data = [of_instance, Some(record.user_data.as_str())];
+    let user_data = user_data.into_iter().flatten().find(|data| !data.is_empty());
     let node = match names.next() {
         None => {
             let user_data = user_data.map(|_| "\nuser-data").unwrap_or_default();

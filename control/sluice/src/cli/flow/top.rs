@@ -153,6 +153,7 @@ mod tests {
             flows_evicted: 0,
             nat_mappings: 0,
             nat_port_blocks: 0,
+            asked: Default::default(),
             egress: Default::default(),
             ingress: Default::default(),
         }

@@ -316,7 +316,8 @@ impl LabPlan {
         let tracking = eni.tracking.clone().filter(|wanted| wanted.over(view.tracking) != view.tracking);
         let rate_limits = eni.rate_limits.clone().filter(|wanted| wanted.over(view.rate_limits) != view.rate_limits);
         let (name, description) = (other(&eni.name, &view.name), other(&eni.description, &view.description));
-        let texts_differ = name.is_some() || description.is_some();
+        let user_data = other(&eni.user_data, &view.user_data);
+        let texts_differ = name.is_some() || description.is_some() || user_data.is_some();
         let sessions_differ =
             sessions_max.is_some() || timeouts.is_some() || tracking.is_some() || rate_limits.is_some();
         if groups_differ || texts_differ || check.is_some() || sessions_differ {
@@ -331,6 +332,7 @@ impl LabPlan {
                 timeouts,
                 name,
                 description,
+                user_data,
             };
             self.push(format!("~ {object}"), Command::EniModify(modify));
         }

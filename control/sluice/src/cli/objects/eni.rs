@@ -1,14 +1,16 @@
 //! `sluice eni`.
 
-use crate::cli::output::{fields, list};
+use crate::cli::output::{duration, fields, list};
 use crate::cli::{CliError, CliSession};
 use clap::Subcommand;
 use control::command::{
     Command, EniAssign, EniAttach, EniCreate, EniDelete, EniDetach, EniModify, EniUnassign, PortSpecification,
 };
-use control::socket::query::{Answer, EniFilter, EniShow, Query};
+use control::socket::query::{Answer, EniFilter, EniShow, Query, StatsFilter};
 use control::socket::view::EniView;
 use vswitch_core::config::desired::{DesiredPort, Direction, TapPort};
+use vswitch_core::config::ids::EniId;
+use vswitch_core::config::protocol::GuestAsked;
 use vswitch_core::config::rate_limits::RateLimits;
 
 /// The verbs of `sluice eni`.
@@ -78,7 +80,8 @@ pub(crate) fn run(session: &CliSession, verb: EniVerb) -> Result<(), CliError> {
         }
         EniVerb::Show(show) => {
             if let Answer::Eni(eni) = session.ask(Query::EniShow(show))? {
-                session.output.show(&*eni, told);
+                let asked = if session.output.json { None } else { asked(session, &eni.id) };
+                session.output.show(&*eni, |eni| told(eni, asked));
             }
             Ok(())
         }
@@ -107,7 +110,45 @@ fn port(eni: &EniView) -> String {
     }
 }
 
-fn told(eni: &EniView) -> String {
+/// When the guest asked for its configuration last; nothing if the forwarding plane does not say.
+fn asked(session: &CliSession, eni: &EniId) -> Option<GuestAsked> {
+    match session.ask(Query::Stats(StatsFilter { eni: Some(eni.to_string()) })) {
+        Ok(Answer::Stats(stats)) => stats.first().map(|stats| stats.asked),
+        _ => None,
+    }
+}
+
+/// What the guest is told of its network, and when it asked for it last.
+fn network(eni: &EniView, asked: Option<GuestAsked>) -> [(&'static str, String); 4] {
+    let Some(network) = &eni.guest_network else { return Default::default() };
+    let ago = |ms: fn(GuestAsked) -> Option<u64>| match asked.map(ms) {
+        Some(Some(ms)) => format!("; asked {} ago", duration(ms.saturating_mul(1_000_000))),
+        Some(None) => "; not asked yet".into(),
+        None => String::new(),
+    };
+    let (ipv4, gateway, lease_s) = (network.ipv4, network.ipv4_gateway, network.lease_s);
+    let dhcp = format!("{ipv4} for {lease_s} s, default via {gateway}{}", ago(|asked| asked.dhcp_ms_ago));
+    let (dhcp6, advertised) = match (network.ipv6, network.ipv6_gateway) {
+        (Some(address), Some(gateway)) => {
+            let prefix = network.ipv6_prefix.map(|prefix| format!(" and {prefix}")).unwrap_or_default();
+            let lease_s = network.ipv6_lease_s;
+            let dhcp6 = format!("{address}{prefix} for {lease_s} s{}", ago(|asked| asked.dhcp6_ms_ago));
+            (dhcp6, format!("default via {gateway}{}", ago(|asked| asked.router_ms_ago)))
+        }
+        _ => Default::default(),
+    };
+    let mut both = vec![format!("host name {}", network.hostname)];
+    both.extend(network.mtu_bytes.map(|bytes| format!("MTU {bytes}")));
+    both.push(format!("name servers {}", list(&network.name_servers)));
+    both.extend(network.domain_name.as_ref().map(|domain| format!("domain {domain}")));
+    if !network.ntp_servers.is_empty() {
+        both.push(format!("time servers {}", list(&network.ntp_servers)));
+    }
+    [("dhcp", dhcp), ("dhcpv6", dhcp6), ("router advertised", advertised), ("guest told", both.join(", "))]
+}
+
+fn told(eni: &EniView, asked: Option<GuestAsked>) -> String {
+    let [dhcp, dhcp6, advertised, both] = network(eni, asked);
     let timeouts = &eni.timeouts;
     let reach = match &eni.port {
         Some(DesiredPort::Tap(TapPort { namespace: Some(_), .. })) => format!("sluice ns exec {} -- COMMAND", eni.id),
@@ -122,6 +163,10 @@ fn told(eni: &EniView) -> String {
         ("mac", eni.mac.to_string()),
         ("addresses", addresses(eni)),
         ("outside", list(eni.floating.iter().map(|it| format!("{} for {}", it.address, it.private_ip)))),
+        dhcp,
+        dhcp6,
+        advertised,
+        both,
         ("groups", list(&eni.groups)),
         ("source/dest check", eni.source_dest_check.to_string()),
         (
@@ -137,10 +182,15 @@ fn told(eni: &EniView) -> String {
         ("tcp window check", if eni.tracking.tcp_window_check { "on" } else { "" }.into()),
         ("rate limits", rate_limits(&eni.rate_limits)),
         ("instance", eni.instance.clone().unwrap_or_default()),
+        ("user data", user_data(eni)),
         ("port", port(eni)),
         ("run in it", reach),
         ("created", eni.created.clone()),
     ])
+}
+
+fn user_data(eni: &EniView) -> String {
+    if eni.user_data.is_empty() { String::new() } else { format!("{} bytes", eni.user_data.len()) }
 }
 
 fn rate_limits(limits: &RateLimits) -> String {

@@ -6,7 +6,7 @@ use crate::ecs::dialect::paging::page;
 use crate::ecs::dialect::scope::Access;
 use crate::error::{ApiError, ErrorKind};
 use crate::model::Metadata;
-pub(super) use crate::state::dhcp::ATTACHED_SET as NOTED;
+pub(super) use crate::model::dhcp::ATTACHED_SET as NOTED;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -57,6 +57,9 @@ pub struct GuestRecord {
     pub ipv4: Vec<Ipv4Addr>,
     /// IPv6 addresses.
     pub ipv6: Vec<Ipv6Addr>,
+    /// User data of the ENI itself, in Base64; that of an instance takes its place.
+    #[serde(default)]
+    pub user_data: String,
     /// The public address, if there is one.
     pub public_ipv4: Option<Ipv4Addr>,
     /// The name servers that the guest is told by DHCP.
