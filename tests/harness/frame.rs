@@ -141,15 +141,21 @@ impl Ip {
         self.segment(&TcpSegment { length: 12, ..TcpSegment::new((source_port, destination_port), flags) })
     }
 
-    /// Carrying a TCP segment.
+    /// Carrying a TCP segment whose data is zeros.
     pub fn segment(self, segment: &TcpSegment) -> Self {
+        self.segment_with(segment, &vec![0; segment.length])
+    }
+
+    /// Carrying a TCP segment with this data, whatever length the segment says.
+    pub fn segment_with(self, segment: &TcpSegment, data: &[u8]) -> Self {
         let options: &[u8] = match segment.scale {
             Some(scale) => &[3, 3, scale, 0], // Window scale, end of options.
             None => &[],
         };
         let header_bytes = 20 + options.len();
-        let mut bytes = vec![0; header_bytes + segment.length];
-        bytes[20..header_bytes].copy_from_slice(options);
+        let mut bytes = vec![0; header_bytes];
+        bytes[20..].copy_from_slice(options);
+        bytes.extend_from_slice(data);
         if let Some(mut packet) = MutableTcpPacket::new(&mut bytes) {
             packet.set_source(segment.ports.0);
             packet.set_destination(segment.ports.1);

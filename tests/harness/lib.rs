@@ -11,4 +11,5 @@ pub mod offload;
 pub mod oracle;
 pub mod plane;
 pub mod random;
+pub mod raw_socket;
 pub mod world;
