@@ -29,6 +29,25 @@ const LAB: &str = r#"
     namespace = "@-b"
 "#;
 
+/// Runs networkd on the device as a container's, in which nobody but it says what devices are there: as long as `@/go`
+/// exists, and keeps copies of what it was told.
+const NETWORKD: &str = r#"#!/bin/sh
+mount -t tmpfs tmpfs /run
+mount -o remount,ro /sys
+mkdir -p /run/systemd/network /run/systemd/netif/links /run/systemd/netif/leases /run/systemd/netif/lldp
+chown -R systemd-network /run/systemd/netif
+printf '[Match]\nName=eth0\n[Network]\nDHCP=yes\nIPv6AcceptRA=yes\n' >/run/systemd/network/10-eth0.network
+/lib/systemd/systemd-networkd >"@/networkd.log" 2>&1 &
+networkd=$!
+while [ -e "@/go" ] && kill -0 $networkd; do
+    cat /run/systemd/netif/links/* /run/systemd/netif/leases/* >"@/told.new" 2>/dev/null
+    mv "@/told.new" "@/told.networkd"
+    sleep 0.2
+done
+kill $networkd
+wait $networkd
+"#;
+
 /// Writes down what a client was told, and sets the address as its own script would, without the host's files.
 const SCRIPT: &str = r#"#!/bin/sh
 [ -n "$reason" ] || reason="$1"
@@ -66,6 +85,8 @@ impl StockLab {
         let folder = tempfile::tempdir().unwrap();
         let script = SCRIPT.replace('@', &folder.path().join("told").display().to_string());
         std::fs::write(folder.path().join("script"), script).unwrap();
+        let networkd = NETWORKD.replace('@', &folder.path().display().to_string());
+        std::fs::write(folder.path().join("networkd"), networkd).unwrap();
         let lab = Self { running, folder };
         lab.inside("chmod +x @/script");
         // As on a host whose DHCP client is in charge.
@@ -89,6 +110,15 @@ impl StockLab {
         let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{line}: {said}");
         said
+    }
+
+    /// Waits until these answer; an IPv6 address is of use only once nobody else was found to have it.
+    fn eventually_reaches(&self, addresses: &[&str]) {
+        for address in addresses {
+            eventually(&format!("{address} answers"), || {
+                self.inside(&format!("ping -q -c 1 -W 2 {address}")).status.success()
+            });
+        }
     }
 
     /// What the client said to its script for a reason.
@@ -186,4 +216,76 @@ fn rdisc6_sees_the_router_and_the_kernel_takes_it() {
     });
     let addresses = lab.succeeds("ip -6 address show dev eth0 scope global");
     assert!(!addresses.contains("inet6"), "no address of its own choice: {addresses}");
+}
+
+/// A client of Debian's that is unpacked and not installed. None, and it says why, if that fails.
+fn unpacked(package: &str) -> Option<String> {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/stock-client");
+    let output = std::process::Command::new(script).arg(package).output().unwrap();
+    if output.status.success() {
+        return Some(String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    }
+    eprintln!("\n*** NOT RUN: {}\n", String::from_utf8_lossy(&output.stderr));
+    None
+}
+
+#[test]
+fn rdnssd_takes_the_name_servers_that_are_advertised() {
+    let Some(lab) = StockLab::new("rdisc6") else { return };
+    let Some(folder) = unpacked("rdnssd") else { return };
+    std::fs::write(lab.folder.path().join("hook"), "#!/bin/sh\n").unwrap();
+    lab.succeeds("chmod +x @/hook");
+    // The kernel passes on what it accepts.
+    lab.succeeds("sysctl -qw net.ipv6.conf.eth0.accept_ra=2");
+    let at = lab.folder.path().display().to_string();
+    let words = format!("{folder}/sbin/rdnssd -f -u root -H {at}/hook -r {at}/resolv.conf -p {at}/rdnssd.pid");
+    let mut daemon = lab.running.inside_command("a", &words.split(' ').collect::<Vec<_>>()).spawn().unwrap();
+    let mut told = String::new();
+    eventually("it has written its file", || {
+        // Any solicitation is answered to all nodes.
+        lab.inside("rdisc6 -1 -r 1 eth0");
+        told = std::fs::read_to_string(lab.folder.path().join("resolv.conf")).unwrap_or_default();
+        told.contains("nameserver")
+    });
+    rustix::process::kill_process(rustix::process::Pid::from_child(&daemon), Signal::TERM).unwrap();
+    daemon.wait().unwrap();
+    let servers: Vec<&str> = told.lines().filter_map(|line| line.strip_prefix("nameserver ")).collect();
+    assert_eq!(servers, ["fd00:100::100:136", "fd00:100::100:138"], "{told}");
+}
+
+#[test]
+fn dhcpcd_configures_both_families() {
+    let Some(lab) = StockLab::new("dhcpcd") else { return };
+    // With --oneshot it ends with the first address that it has.
+    let words = ["dhcpcd", "--nobackground", "--noarp", "--script", "/bin/true", "eth0"];
+    let mut daemon = lab.running.inside_command("a", &words).spawn().unwrap();
+    eventually("it has an address of each family", || {
+        let addresses = lab.succeeds("ip address show dev eth0");
+        ["10.0.1.10/24", "2001:db8:1:1::10/128"].iter().all(|address| addresses.contains(address))
+    });
+    lab.eventually_reaches(&["10.0.1.20", "2001:db8:1:1::20"]);
+    rustix::process::kill_process(rustix::process::Pid::from_child(&daemon), Signal::TERM).unwrap();
+    daemon.wait().unwrap();
+}
+
+#[test]
+fn systemd_networkd_configures_both_families() {
+    let Some(lab) = StockLab::new("/lib/systemd/systemd-networkd") else { return };
+    std::fs::write(lab.folder.path().join("go"), "").unwrap();
+    let at = lab.folder.path().display().to_string();
+    let words = format!("unshare --mount --uts --propagation private sh {at}/networkd");
+    let mut daemon = lab.running.inside_command("a", &words.split(' ').collect::<Vec<_>>()).spawn().unwrap();
+    let wanted = ["OPER_STATE=routable", "ADDRESS=10.0.1.10", "ROUTER=10.0.1.253", "LIFETIME=86400"];
+    let mut told = String::new();
+    eventually("it says that it is configured", || {
+        told = std::fs::read_to_string(lab.folder.path().join("told.networkd")).unwrap_or_default();
+        wanted.iter().all(|line| told.lines().any(|told| told == *line))
+            && lab.succeeds("ip -6 address show dev eth0 scope global").contains("2001:db8:1:1::10/128")
+    });
+    assert!(told.contains("DNS=100.100.2.136 100.100.2.138"), "{told}");
+    let route = lab.succeeds("ip -6 route show default");
+    assert!(route.contains("via fe80::ecff:ffff:feff:ffff dev eth0 proto ra"), "{route}");
+    lab.eventually_reaches(&["10.0.1.20", "2001:db8:1:1::20"]);
+    std::fs::remove_file(lab.folder.path().join("go")).unwrap();
+    daemon.wait().unwrap();
 }
