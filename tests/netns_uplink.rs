@@ -191,14 +191,19 @@ fn a_macvtap_uplink_is_on_the_network_of_its_lower_device() {
     let uplink = format!("upl-{}m", std::process::id());
     let create = format!(
         "uplink create --id {uplink} --vpc vpc-1 --kind macvtap --device out --namespace {machine} \
-         --address 203.0.113.2/24 --next-hop {SERVER} --addresses 203.0.113.64/26"
+         --address 203.0.113.2/24 --next-hop {SERVER} --addresses 203.0.113.64/26 \
+         --ipv6-address 2001:db8:f::2/64 --ipv6-next-hop 2001:db8:f::9"
     );
     outside.sluice(&create);
+    outside.succeeds("server", "ip -6 address add 2001:db8:f::9/64 dev in nodad");
     assert!(has_device(&uplink), "{}", outside.sluice("port list"));
     let (web, server) = ("10.0.1.10:80", format!("{SERVER}:8000"));
     let seen = |outside: &OutsideLab| outside.connect("a", "server", &server, &server);
     let own = Some("203.0.113.2".parse().unwrap());
     eventually("the next hop is found", || seen(&outside) == own);
+    // Its neighbours ask for it by multicast.
+    let ping = "ping -q -c 1 -W 5 2001:db8:f::2";
+    eventually("it has an IPv6 address too", || outside.inside("server", ping).status.success());
     // The server has no route to the floating address: it is on its link, and the VPC's router answers for it.
     outside.sluice("eip allocate --id eip-1 --address 203.0.113.70");
     outside.sluice("eip associate eip-1 eni-a");
