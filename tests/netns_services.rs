@@ -112,6 +112,11 @@ impl StockLab {
         said
     }
 
+    /// What Sluice shows of the guest's ENI.
+    fn shown(&self) -> String {
+        String::from_utf8_lossy(&self.running.sluice(&["eni", "show", "eni-a"]).stdout).into_owned()
+    }
+
     /// Waits until these answer; an IPv6 address is of use only once nobody else was found to have it.
     fn eventually_reaches(&self, addresses: &[&str]) {
         for address in addresses {
@@ -138,7 +143,17 @@ impl StockLab {
 #[test]
 fn udhcpc_configures_an_untouched_guest() {
     let Some(lab) = StockLab::new("udhcpc") else { return };
+    let shown = lab.shown();
+    assert!(shown.contains("10.0.1.10/24 for 86400 s, default via 10.0.1.253; not asked yet"), "{shown}");
     lab.succeeds("udhcpc -i eth0 -s @/script -n -q -t 5 -O mtu -O staticroutes -O search");
+    let shown = lab.shown();
+    for words in [
+        "10.0.1.10/24 for 86400 s, default via 10.0.1.253; asked ",
+        "2001:db8:1:1::10 for 86400 s; not asked yet",
+        "host name eni-a, MTU 1400, name servers 100.100.2.136,100.100.2.138,",
+    ] {
+        assert!(shown.contains(words), "{words}: {shown}");
+    }
     lab.assert_told(
         "bound",
         &["ip=10.0.1.10", "mask=24", "router=10.0.1.253", "dns=100.100.2.136 100.100.2.138", "mtu=1400", "lease=86400"],
