@@ -18,6 +18,8 @@ mod shards;
 mod sides;
 #[path = "simulation/twin.rs"]
 mod twin;
+#[path = "simulation/uplinks.rs"]
+mod uplinks;
 #[path = "simulation/workers.rs"]
 mod workers;
 

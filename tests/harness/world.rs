@@ -488,7 +488,8 @@ fn drops_of(counters: &DirectionStats) -> u64 {
     counters.drops.values().sum()
 }
 
-fn packet_of(frame: &[u8]) -> Packet {
+/// A packet as a port hands it over.
+pub fn packet_of(frame: &[u8]) -> Packet {
     let mut packet = Packet::new(FrameBuffer::with_capacity(BUFFER_BYTES.max(frame.len())));
     packet.buffer.fill(frame);
     packet

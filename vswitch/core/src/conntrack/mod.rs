@@ -179,6 +179,17 @@ impl Session {
         Self::new((EniEpoch(live as u32), (live >> 32) as u32), opened, swapped, stage)
     }
 
+    /// No session, in whose place the external port of the record's packets is remembered. It is not believed without a look
+    /// at the mapping.
+    pub(crate) const fn none_with_hint(port: u16) -> Self {
+        Self { tag: 0, revision: port as u32 }
+    }
+
+    /// The port that is remembered in the place of no session; zero if there is none.
+    pub(crate) const fn port_hint(self) -> u16 {
+        self.revision as u16
+    }
+
     /// The ENI whose session it is; zero if there is none.
     pub const fn epoch(self) -> EniEpoch {
         EniEpoch(self.tag & Self::SCOPE)

@@ -5,6 +5,7 @@
 //! as many connections as buckets, and some to spare. Only the sweep moves records, so a slot is valid until then. What
 //! few packets touch is stored in a second array with the same indexes.
 
+mod guess;
 mod sweep;
 
 use crate::config::ids::EniEpoch;
@@ -96,20 +97,6 @@ impl<K: ConnectionKey> Table<K> {
             crate::hw::prefetch::prefetch(&record.connection.edges);
         }
         Slot(bucket)
-    }
-
-    /// For a key that is at `guess` or later in its chain: `guess` if it is there, else the next record; and whether it may
-    /// be even later. Selected without a branch, since the outcome is unpredictable. Prefetches the record.
-    #[inline(always)]
-    pub(crate) fn guess_on(&self, key: &K, guess: Slot) -> (Slot, bool) {
-        let record = &self.records[guess.0 as usize];
-        let (is_here, next) = (record.key == *key, record.connection.next);
-        let is_settled = is_here | (next == 0);
-        let guess = if is_settled { guess.0 } else { next.wrapping_sub(1) };
-        if let Some(record) = self.records.get(guess as usize) {
-            crate::hw::prefetch::prefetch(record);
-        }
-        (Slot(guess), !is_settled)
     }
 
     /// Whether the records exceed a core's private cache, so that walking a chain costs as much as a packet.

@@ -4,7 +4,7 @@ use crate::config::ids::MacAddress;
 use crate::config::limits::ETHERNET_HEADER_BYTES;
 use crate::packet::headers::{Addresses, Headers, Network};
 use crate::packet::verdict::DropReason;
-use crate::policy::eni_context::EniContext;
+use crate::policy::eni_context::{EniContext, UplinkContext};
 use crate::router;
 use crate::tables::route::{AddressRoute, is_group_destination};
 
@@ -136,6 +136,13 @@ pub(crate) fn check_source(context: &EniContext<'_>, headers: &Headers) -> Resul
         }
     };
     if has_no_address_yet { Ok(()) } else { Err(DropReason::SourceAddressSpoofed) }
+}
+
+/// Whether a packet from outside claims to be from inside: from an address of the VPC, or from an external one.
+pub(super) fn is_from_inside(uplink: &UplinkContext<'_>, addresses: Addresses) -> bool {
+    let UplinkContext { context, entry } = uplink;
+    entry.nat.is_external_destination(addresses.reverse())
+        || context.network.source(addresses).route() != AddressRoute::Nowhere
 }
 
 fn is_link_local(address: u128) -> bool {

@@ -10,20 +10,21 @@ use crate::compile::bypasses_intra_group;
 use crate::compile::snapshot::EniEntry;
 use crate::config::desired::{MatchConditions, Settings};
 use crate::config::ids::EniIndex;
+use crate::config::services::ServiceAddress;
 use crate::conntrack::opener::is_like_answer;
 use crate::conntrack::tables::{ConnectionTables, FoundSession};
-use crate::datapath::anti_spoof::owns_source;
+use crate::datapath::anti_spoof::{is_from_inside, owns_source};
 use crate::hw::time::Tick;
 use crate::packet::headers::fast_parse::Plain;
 use crate::packet::headers::{Addresses, Headers, Segment, is_to_metadata, protocol, tcp_flags};
 use crate::packet::offload::Offload;
 use crate::packet::verdict::{Decision, Stage};
 use crate::packet::{Marker, Packet};
-use crate::policy::eni_context::EniContext;
+use crate::policy::eni_context::{EniContext, UplinkContext};
 use crate::policy::evaluate::Lookup;
 use crate::policy::exemptions::SMTP;
 use crate::tables::address_entry::AddressEntry;
-use crate::tables::route::AddressRoute;
+use crate::tables::route::{AddressRoute, is_group_destination, may_leave};
 
 /// Whether the settings allow the fast path at all.
 const fn is_on(settings: &Settings) -> bool {
@@ -131,6 +132,36 @@ pub(super) fn receiver(
     }
 }
 
+/// Whether packets with these hardware and IP addresses leave the VPC on the fast path: from the first address of the
+/// sender, through the router, to one outside. [`crosses`] says whether those of the sender may.
+#[inline]
+pub(super) fn leaves(sender: &EniContext<'_>, macs: [[u8; 6]; 2], addresses: Addresses) -> bool {
+    let Some(uplink) = sender.network.uplink.as_deref() else { return false };
+    let [to, from] = macs;
+    to == sender.network.gateway_mac.0
+        && to[0] & 1 == 0
+        && from == sender.eni.mac.0
+        && sender.eni.is_first_address(addresses)
+        && sender.network.route(addresses) == AddressRoute::Nowhere
+        && may_leave(addresses)
+        // It turns around.
+        && !uplink.nat.is_external_destination(addresses)
+        && ServiceAddress::of(addresses.destination()).is_none()
+}
+
+/// Whether packets with these hardware and IP addresses enter the VPC on the fast path: from an address outside. [`crosses`]
+/// says whether those of their receiver may.
+#[inline]
+pub(super) fn enters(uplink: &UplinkContext<'_>, macs: [[u8; 6]; 2], addresses: Addresses) -> bool {
+    let [to, _] = macs;
+    to == uplink.entry.mac.0 && to[0] & 1 == 0 && !is_group_destination(addresses) && !is_from_inside(uplink, addresses)
+}
+
+/// Whether packets of established connections of an ENI may cross the uplink on the fast path.
+pub(super) fn crosses(context: &EniContext<'_>) -> bool {
+    is_on(context.snapshot.settings()) && of_eni(context.eni).forwards
+}
+
 /// What may take the fast path between two ENIs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Between {
@@ -171,7 +202,7 @@ fn of_eni(eni: &EniEntry) -> Between {
         // The fast path only takes packets from the sender's first address to an address of the receiver.
         source_dest_check: _,
         routed_as_own: _,
-        // Nothing is routed to an uplink as to an owner, and what comes from it never gets here.
+        // Nothing is routed to an uplink as to an owner; what comes from it has a fast path of its own.
         is_uplink: _,
         tcp_window_check,
         // Limits the frames of the path.

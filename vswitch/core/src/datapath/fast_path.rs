@@ -268,9 +268,17 @@ fn reach<K: ConnectionKey, const N: usize>(
     let known = match burst_paths.known(ethernet, ends) {
         Some(known) => known,
         None => {
+            let addresses = K::addresses(plain.addresses);
+            if at.0.network.uplink.is_some() && eligibility::leaves(at.0, ethernet.addresses(), addresses) {
+                packet_context.burst_path = PacketContext::LEAVES;
+                packet_context.segment = plain.segment;
+                (packet_context.entry, packet_context.guess) =
+                    at.1.reach_for(&plain.tuple(addresses), at.0.network.salt);
+                return Some(());
+            }
             let mut path_key = PathKey { ethernet, ends: [0; 4] };
             path_key.ends[..N].copy_from_slice(ends);
-            burst_paths.find(at, (&path_key, K::addresses(plain.addresses)), path_cache)?;
+            burst_paths.find(at, (&path_key, addresses), path_cache)?;
             burst_paths.known(ethernet, ends)?
         }
     };

@@ -57,7 +57,7 @@ impl Shard {
                 self.hold_place(path.receiver, path.receiver_epoch);
             }
             self.stopwatch.lap(Phase::Admit);
-            let mut other = None;
+            let (mut other, mut exit) = (None, None);
             for (packet, packet_context) in burst.iter_mut().zip(&mut packet_contexts) {
                 if let Some(burst_path) = burst_paths.of(packet_context) {
                     if self.try_fast_path(&context, burst_path, (packet, packet_context), now) {
@@ -67,6 +67,12 @@ impl Shard {
                     packet_context.place = burst_path.path.place;
                     let next = Verdict::Forward(burst_path.path.receiver);
                     packet.verdict = packet.parse().map_or_else(Verdict::Drop, |()| next);
+                } else if packet_context.burst_path == PacketContext::LEAVES {
+                    let exit = exit.get_or_insert_with(|| self.exit_of(&context, now, &is_here));
+                    if self.try_leave(&context, exit, packet, packet_context, now) {
+                        continue;
+                    }
+                    *packet_context = self.egress_checks_unusual(&context, packet);
                 }
                 if let Verdict::Forward(next) = packet.verdict {
                     self.slow_path_to(next, (&context, &mut other), (packet, packet_context), (now, &is_here));
@@ -80,6 +86,9 @@ impl Shard {
             for burst_path in burst_paths.iter() {
                 self.count_burst_path(&context, burst_path);
                 burst_path.dirty_path().into_iter().for_each(|path| path_cache.keep(path));
+            }
+            if let Some(Some(exit)) = &exit {
+                self.count_exit(&context, exit);
             }
             self.stopwatch.lap(Phase::Evaluate);
         }

@@ -1,5 +1,6 @@
 //! What one phase of a burst finds out about a packet for the next one.
 
+use crate::config::limits::BURST_PACKETS;
 use crate::conntrack::slot::Slot;
 use crate::conntrack::tables::LookupKey;
 use crate::packet::headers::Segment;
@@ -22,6 +23,8 @@ pub(crate) struct PacketContext {
 }
 
 impl PacketContext {
+    /// Stands for a plain packet that leaves the VPC and may take the fast path there.
+    pub(crate) const LEAVES: u8 = u8::MAX - 1;
     /// Stands for no burst path.
     pub(crate) const NO_BURST_PATH: u8 = u8::MAX;
     pub(super) const NONE: Self = Self {
@@ -32,3 +35,5 @@ impl PacketContext {
         place: AddressEntry::NOWHERE,
     };
 }
+
+const _: () = assert!(BURST_PACKETS < PacketContext::LEAVES as usize);

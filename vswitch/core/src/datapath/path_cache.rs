@@ -35,7 +35,7 @@ impl Ethernet {
     }
 
     /// The MAC addresses of destination and source.
-    fn addresses(self) -> [[u8; 6]; 2] {
+    pub(super) fn addresses(self) -> [[u8; 6]; 2] {
         let [first, last] = self.0.map(u64::to_ne_bytes);
         let [mut destination, mut source] = [[0; 6]; 2];
         destination.copy_from_slice(&first[..6]);

@@ -11,6 +11,7 @@ use crate::datapath::counters::{CounterPlaces, EniCounters};
 use crate::datapath::packet_context::PacketContext;
 use crate::datapath::path_cache::PathCache;
 use crate::datapath::stage_timing::Stopwatch;
+use crate::datapath::uplink::receivers::Receivers;
 use crate::datapath::uplink::shard_nat::ShardNat;
 use crate::hw::time::{Tick, Time};
 use crate::packet::Packet;
@@ -38,6 +39,8 @@ pub struct Shard {
     pub(super) path_cache: PathCache,
     /// The external ends of connections, and what became of first fragments.
     pub(crate) nat: ShardNat,
+    /// The ENIs to which its uplinks bring packets.
+    pub(super) receivers: Receivers,
     /// The next hops of this shard's uplinks.
     pub(crate) next_hops: Vec<UplinkNextHops>,
     /// Whether the packets at hand are fragments that waited for their first one.
@@ -70,6 +73,7 @@ impl Shard {
             packet_contexts: alloc::vec![PacketContext::NONE; BURST_PACKETS],
             path_cache: PathCache::default(),
             nat: ShardNat::new(secret),
+            receivers: Receivers::default(),
             next_hops: Vec::new(),
             is_releasing: false,
         }

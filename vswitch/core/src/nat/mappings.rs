@@ -7,8 +7,9 @@
 use crate::config::ids::EniIndex;
 use crate::config::limits::NAT_BLOCK_PORTS;
 use crate::hw::time::{TICKS_PER_SECOND, Tick};
-use crate::nat::port_blocks::{block_of, first_port};
+use crate::nat::port_blocks::{BLOCKS, block_of, first_port};
 use crate::nat::table::PoolAddress;
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use hashbrown::HashTable;
 
@@ -33,12 +34,19 @@ pub(crate) struct PortsExhausted;
 pub(crate) struct EniMappings {
     eni: EniIndex,
     external: PoolAddress,
-    /// Ordered by number.
-    blocks: Vec<Block>,
+    blocks: Blocks,
     /// The external port of each private one.
     by_private: HashTable<u16>,
     random: PortRandom,
     swept: Tick,
+}
+
+/// The blocks of an ENI, found by number without a search.
+#[derive(Debug)]
+struct Blocks {
+    all: Vec<Block>,
+    /// By number: the place in `all` plus one; zero for blocks of others.
+    places: Box<[u16]>,
 }
 
 #[derive(Debug)]
@@ -70,7 +78,7 @@ impl PortMapping {
 impl EniMappings {
     /// No mappings yet. They will be ports of `external`; `seed` determines which.
     pub(crate) fn new(eni: EniIndex, external: PoolAddress, seed: [u64; 2]) -> Self {
-        let (blocks, by_private, random) = (Vec::new(), HashTable::new(), PortRandom { seed, drawn: 0 });
+        let (blocks, by_private, random) = (Blocks::none(), HashTable::new(), PortRandom { seed, drawn: 0 });
         Self { eni, external, blocks, by_private, random, swept: Tick(0) }
     }
 
@@ -84,7 +92,7 @@ impl EniMappings {
     #[cold]
     pub(crate) fn retain(&mut self, is_permitted: impl Fn(u32) -> bool) {
         let Self { blocks, by_private, random, .. } = self;
-        for block in blocks {
+        for block in &mut blocks.all {
             for place in 0..PORTS {
                 let mapping = block.mappings[place];
                 if block.is_used(place) && !is_permitted(mapping.inside.address) {
@@ -102,7 +110,12 @@ impl EniMappings {
 
     /// How many mappings and blocks there are.
     pub(crate) fn counts(&self) -> (usize, usize) {
-        (self.by_private.len(), self.blocks.len())
+        (self.by_private.len(), self.blocks.all.len())
+    }
+
+    /// What they take, bytes.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        size_of::<Self>() + self.blocks.memory_bytes() + self.by_private.allocation_size()
     }
 
     /// The external port of a private one, if it has one.
@@ -110,14 +123,14 @@ impl EniMappings {
     pub(crate) fn find(&self, inside: PrivatePort) -> Option<u16> {
         let Self { by_private, blocks, random, .. } = self;
         by_private
-            .find(random.hash(inside), |port| mapping_at(blocks, *port).is_some_and(|it| it.inside == inside))
+            .find(random.hash(inside), |port| blocks.mapping(*port).is_some_and(|it| it.inside == inside))
             .copied()
     }
 
     /// The private port that an external one stands for.
     #[inline]
     pub(crate) fn private(&self, port: u16, protocol: u8) -> Option<PrivatePort> {
-        let mapping = mapping_at(&self.blocks, port)?;
+        let mapping = self.blocks.mapping(port)?;
         (mapping.inside.protocol == protocol).then_some(mapping.inside)
     }
 
@@ -146,25 +159,25 @@ impl EniMappings {
         let Some((number, place)) = found.or_else(|| self.choose(|block| !block.used, &is_reserved)) else {
             return Err(PortsExhausted);
         };
-        let block = &mut self.blocks[number];
+        let block = &mut self.blocks.all[number];
         let port = block.port(place);
         (block.used, block.resting) = (block.used | 1 << place, block.resting & !(1 << place));
         // Until it is kept for longer: whatever becomes of the packet, the port is not lost.
         block.mappings[place] =
             PortMapping { inside, until: Tick(now.0 + TICKS_PER_SECOND as u32), remote: PortMapping::MANY };
         let Self { by_private, blocks, random, .. } = self;
-        let hash = |port: &u16| mapping_at(blocks, *port).map_or(0, |mapping| random.hash(mapping.inside));
+        let hash = |port: &u16| blocks.mapping(*port).map_or(0, |mapping| random.hash(mapping.inside));
         by_private.insert_unique(random.hash(inside), port, hash);
         Ok(port)
     }
 
     /// A random port among those that `free` has in a block, by the block's place and its own.
     fn choose(&mut self, free: impl Fn(&Block) -> u64, is_reserved: &impl Fn(u16) -> bool) -> Option<(usize, usize)> {
-        let count = self.blocks.len();
+        let count = self.blocks.all.len();
         let random = self.random.next();
         let (start, turn) = ((random as usize) % count.max(1), (random >> 32) as u32 % u64::BITS);
         (start..count).chain(0..start).find_map(|number| {
-            let block = &self.blocks[number];
+            let block = &self.blocks.all[number];
             let mut left = free(block).rotate_right(turn);
             while left != 0 {
                 let place = (left.trailing_zeros() + turn) as usize % PORTS;
@@ -179,13 +192,10 @@ impl EniMappings {
 
     /// Takes another block, if the ENI may have one and one is free.
     fn claim(&mut self, blocks_max: usize) -> Option<()> {
-        if self.blocks.len() >= blocks_max {
+        if self.blocks.all.len() >= blocks_max {
             return None;
         }
-        let number = self.external.blocks.claim(self.eni, self.random.next())?;
-        let place = self.blocks.partition_point(|block| block.number < number);
-        let block = Block { number, used: 0, resting: 0, mappings: [PortMapping::NONE; PORTS] };
-        self.blocks.insert(place, block);
+        self.blocks.add(self.external.blocks.claim(self.eni, self.random.next())?);
         Some(())
     }
 
@@ -193,9 +203,7 @@ impl EniMappings {
     /// is the only one, the mapping ends with its session.
     #[inline]
     pub(crate) fn keep(&mut self, port: u16, remote: u32, ticks: u32, now: Tick) {
-        let Some(block) = block_of(port) else { return };
-        let Ok(number) = self.blocks.binary_search_by_key(&block, |block| block.number) else { return };
-        let mapping = &mut self.blocks[number].mappings[usize::from(port - first_port(block))];
+        let Some(mapping) = self.blocks.mapping_mut(port) else { return };
         let until = Tick(now.0.saturating_add(ticks));
         let is_first = mapping.remote == PortMapping::MANY && mapping.until.0 <= now.0 + TICKS_PER_SECOND as u32;
         if mapping.remote == remote || is_first {
@@ -209,7 +217,7 @@ impl EniMappings {
     pub(crate) fn sweep(&mut self, now: Tick) {
         self.swept = now;
         let Self { blocks, by_private, random, external, .. } = self;
-        for block in &mut *blocks {
+        for block in &mut blocks.all {
             let mut marked = block.used | block.resting;
             while marked != 0 {
                 let place = marked.trailing_zeros() as usize;
@@ -228,20 +236,21 @@ impl EniMappings {
             }
         }
         // One stays, so that the next connection needs none.
-        let mut kept = blocks.iter().filter(|block| block.used | block.resting != 0).count().max(1);
-        blocks.retain(|block| {
-            let stays = block.used | block.resting != 0 || kept == 1 && core::mem::take(&mut kept) == 1;
-            if !stays {
-                external.blocks.release(block.number);
+        let is_idle = |block: &Block| block.used | block.resting == 0;
+        let mut place = 0;
+        while place < blocks.all.len() {
+            if blocks.all.len() > 1 && is_idle(&blocks.all[place]) {
+                external.blocks.release(blocks.remove(place));
+            } else {
+                place += 1;
             }
-            stays
-        });
+        }
     }
 }
 
 impl Drop for EniMappings {
     fn drop(&mut self) {
-        self.blocks.iter().for_each(|block| self.external.blocks.release(block.number));
+        self.blocks.all.iter().for_each(|block| self.external.blocks.release(block.number));
     }
 }
 
@@ -255,13 +264,53 @@ impl Block {
     }
 }
 
-/// The mapping of an external port.
-#[inline]
-fn mapping_at(blocks: &[Block], port: u16) -> Option<&PortMapping> {
-    let block = block_of(port)?;
-    let number = blocks.binary_search_by_key(&block, |block| block.number).ok()?;
-    let place = usize::from(port - first_port(block));
-    blocks[number].is_used(place).then(|| &blocks[number].mappings[place])
+impl Blocks {
+    fn none() -> Self {
+        Self { all: Vec::new(), places: alloc::vec![0; usize::from(BLOCKS)].into() }
+    }
+
+    /// Adds a block without mappings.
+    fn add(&mut self, number: u16) {
+        self.all.push(Block { number, used: 0, resting: 0, mappings: [PortMapping::NONE; PORTS] });
+        self.places[usize::from(number)] = self.all.len() as u16;
+    }
+
+    /// Takes the block at a place out, and returns its number.
+    fn remove(&mut self, place: usize) -> u16 {
+        let number = self.all.swap_remove(place).number;
+        self.places[usize::from(number)] = 0;
+        if let Some(moved) = self.all.get(place) {
+            self.places[usize::from(moved.number)] = place as u16 + 1;
+        }
+        number
+    }
+
+    /// The block of an external port, and the port's place in it.
+    #[inline]
+    fn find(&self, port: u16) -> Option<(usize, usize)> {
+        let number = block_of(port)?;
+        let place = self.places.get(usize::from(number))?.checked_sub(1)?;
+        Some((usize::from(place), usize::from(port - first_port(number)) % PORTS))
+    }
+
+    /// The mapping of an external port.
+    #[inline]
+    fn mapping(&self, port: u16) -> Option<&PortMapping> {
+        let (block, place) = self.find(port)?;
+        let block = self.all.get(block)?;
+        block.is_used(place).then(|| &block.mappings[place])
+    }
+
+    #[inline]
+    fn mapping_mut(&mut self, port: u16) -> Option<&mut PortMapping> {
+        let (block, place) = self.find(port)?;
+        let block = self.all.get_mut(block)?;
+        block.is_used(place).then(|| &mut block.mappings[place])
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.all.capacity() * size_of::<Block>() + size_of_val(&*self.places)
+    }
 }
 
 fn forget(by_private: &mut HashTable<u16>, random: &PortRandom, inside: PrivatePort, port: u16) {

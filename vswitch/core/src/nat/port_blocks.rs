@@ -6,7 +6,7 @@ use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 /// How many blocks an address has.
-const BLOCKS: u16 = NAT_PORT_BLOCKS_PER_ENI_MAX;
+pub(super) const BLOCKS: u16 = NAT_PORT_BLOCKS_PER_ENI_MAX;
 /// Stands for no owner.
 const FREE: u32 = 0;
 

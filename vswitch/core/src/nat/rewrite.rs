@@ -5,6 +5,7 @@ use crate::config::limits::ETHERNET_HEADER_BYTES;
 use crate::nat::table::NatEnd;
 use crate::packet::Packet;
 use crate::packet::checksum::never_zero;
+use crate::packet::headers::fast_parse::Family;
 use crate::packet::headers::{Addresses, Fragment, ICMP_HEADER_BYTES, IcmpKind, Network, parse, protocol};
 
 /// Which end of a packet.
@@ -34,6 +35,7 @@ impl TranslatedEnd {
     }
 }
 
+const IPV4_BYTES: usize = 20;
 const IPV4_CHECKSUM_AT: usize = 10;
 const ICMP_CHECKSUM_AT: usize = 2;
 const ICMP_IDENTIFIER_AT: usize = 4;
@@ -134,6 +136,91 @@ pub(crate) fn rewrite(packet: &mut Packet, end: TranslatedEnd, to: NatEnd) -> Op
         }
     }
     Some(())
+}
+
+/// Whether a plain frame may take another hop.
+#[inline(always)]
+pub(crate) fn has_hops_left(frame: &[u8], family: Family) -> bool {
+    let at = match family {
+        Family::V4 => ETHERNET_HEADER_BYTES + 8,
+        Family::V6 => ETHERNET_HEADER_BYTES + 7,
+    };
+    frame.get(at).is_some_and(|hop_limit| *hop_limit > 1)
+}
+
+/// Takes one hop from a plain frame (`fast_parse`) whose checksums are complete, and rewrites an end of it unless it is IPv6
+/// or `to` is none.
+///
+/// None if it is no such frame, or [has no hop left](has_hops_left).
+#[inline(always)]
+pub(crate) fn rewrite_plain(frame: &mut [u8], family: Family, end: TranslatedEnd, to: Option<NatEnd>) -> Option<()> {
+    let packet = frame.get_mut(ETHERNET_HEADER_BYTES..)?;
+    match family {
+        Family::V4 => {
+            let (ip, transport) = packet.split_first_chunk_mut::<IPV4_BYTES>()?;
+            let [hop_limit, number] = [ip[8], ip[9]];
+            ip[8] = hop_limit.checked_sub(1)?;
+            // The hop limit is the upper half of its word.
+            let mut of_header = u64::from(!0x0100_u16);
+            if let Some(to) = to {
+                let at = end.address_at();
+                let old = u32::from_be_bytes([ip[at], ip[at + 1], ip[at + 2], ip[at + 3]]);
+                ip[at..at + 4].copy_from_slice(&to.address.to_be_bytes());
+                let of_address = u64::from(!old) + u64::from(to.address);
+                of_header += of_address;
+                rewrite_plain_transport(transport, number, end, to.port, of_address)?;
+            }
+            let checksum = of_change([ip[IPV4_CHECKSUM_AT], ip[IPV4_CHECKSUM_AT + 1]], of_header);
+            ip[IPV4_CHECKSUM_AT..IPV4_CHECKSUM_AT + 2].copy_from_slice(&checksum.to_be_bytes());
+        }
+        Family::V6 => {
+            let hop_limit = packet.get_mut(7)?;
+            *hop_limit = hop_limit.checked_sub(1)?;
+        }
+    }
+    Some(())
+}
+
+#[inline(always)]
+fn rewrite_plain_transport(
+    transport: &mut [u8],
+    number: u8,
+    end: TranslatedEnd,
+    port: Option<u16>,
+    mut change: u64,
+) -> Option<()> {
+    const UDP_BYTES: usize = 8;
+    let (ports, rest) = transport.split_first_chunk_mut::<UDP_BYTES>()?;
+    if let Some(port) = port {
+        let at = end.port_at();
+        change += u64::from(!u16::from_be_bytes([ports[at], ports[at + 1]])) + u64::from(port);
+        ports[at..at + 2].copy_from_slice(&port.to_be_bytes());
+    }
+    match number {
+        protocol::UDP => {
+            let old = [ports[6], ports[7]];
+            // Zero stands for none (RFC 768).
+            if old != [0; 2] {
+                ports[6..].copy_from_slice(&never_zero(of_change(old, change)).to_be_bytes());
+            }
+        }
+        _ => {
+            let field: &mut [u8; 2] = rest.get_mut(16 - UDP_BYTES..)?.first_chunk_mut()?;
+            *field = of_change(*field, change).to_be_bytes();
+        }
+    }
+    Some(())
+}
+
+/// A checksum after a change: the sum of the complements of what was there and of what is there now, in words of 16 bits or
+/// more (RFC 1624; 2^16 is 1 in this arithmetic).
+#[inline(always)]
+fn of_change(checksum: [u8; 2], change: u64) -> u16 {
+    let sum = u64::from(!u16::from_be_bytes(checksum)) + change;
+    let sum = (sum & 0xffff_ffff) + (sum >> 32);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    !(((sum & 0xffff) + (sum >> 16)) as u16)
 }
 
 /// Whether an ICMP message has an identifier: a query or a reply to one.

@@ -3,6 +3,7 @@
 use crate::config::ids::EniIndex;
 use crate::config::uplink::{DesiredNat, NatFiltering, PortForward, PrivateEnd};
 use crate::nat::port_blocks::PortBlocks;
+use crate::packet::headers::Addresses;
 use crate::tables::number_hasher::NumberHasher;
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
@@ -17,6 +18,17 @@ pub(crate) struct NatEnd {
     pub(crate) address: u32,
     /// For ICMP the identifier of a query.
     pub(crate) port: Option<u16>,
+}
+
+/// What becomes of all packets from a private address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SourceTranslation {
+    /// It stays as it is.
+    None,
+    /// It becomes this address, and ports stay.
+    Address(u32),
+    /// It depends on the port.
+    ByPort,
 }
 
 /// An external address of which ENIs get port blocks.
@@ -35,8 +47,6 @@ pub(crate) struct NatTable {
     pub(crate) port_blocks_max: usize,
     pub(crate) udp_timeout_s: u32,
     pub(crate) routes_private: bool,
-    /// By external address: the ENI and its private address.
-    floating: ByAddress<(EniIndex, u32)>,
     /// By private address.
     floating_of: ByAddress<u32>,
     /// Ordered by external address, protocol and first port.
@@ -45,9 +55,25 @@ pub(crate) struct NatTable {
     forwards_back: Vec<Forward>,
     /// By length, the longest first: private prefixes of that length, with their external addresses.
     sources: Vec<(u8, ByAddress<Arc<[PoolAddress]>>)>,
-    pool: ByAddress<PoolAddress>,
-    /// Every external address, with the blocks of those in the pool.
-    external: ByAddress<()>,
+    external: ByAddress<ExternalAddress>,
+}
+
+/// What an external address stands for.
+#[derive(Debug, Default)]
+pub(crate) struct ExternalAddress {
+    /// An ENI and its private address, if it is a floating one.
+    floating: Option<(EniIndex, u32)>,
+    has_forwards: bool,
+    /// Its port blocks, if connections get ports of it.
+    blocks: Option<Arc<PortBlocks>>,
+}
+
+impl ExternalAddress {
+    /// The ENI that has a port of it for its connections.
+    #[inline]
+    pub(crate) fn owner(&self, port: u16) -> Option<EniIndex> {
+        self.blocks.as_ref()?.owner(port)
+    }
 }
 
 type ByAddress<V> = HashMap<u32, V, BuildHasherDefault<NumberHasher>>;
@@ -72,17 +98,23 @@ impl NatTable {
         index_of: impl Fn(&PrivateEnd) -> EniIndex,
         blocks: impl Fn(u32) -> Option<Arc<PortBlocks>>,
     ) -> Self {
-        let end = |end: &PrivateEnd| (index_of(end), end.address.to_bits());
-        let addresses = nat.sources.values().flatten().copied();
-        let pool_address = |address: Ipv4Addr| {
+        let mut external: ByAddress<ExternalAddress> = ByAddress::default();
+        for (address, to) in &nat.floating {
+            external.entry(address.to_bits()).or_default().floating = Some((index_of(to), to.address.to_bits()));
+        }
+        for forward in &nat.forwards {
+            external.entry(forward.external.to_bits()).or_default().has_forwards = true;
+        }
+        let mut pool_address = |address: &Ipv4Addr| {
             let address = address.to_bits();
-            let blocks = blocks(address).unwrap_or_else(|| Arc::new(PortBlocks::new()));
-            (address, PoolAddress { address, blocks })
+            let of_address = &mut external.entry(address).or_default().blocks;
+            let blocks =
+                of_address.get_or_insert_with(|| blocks(address).unwrap_or_else(|| Arc::new(PortBlocks::new())));
+            PoolAddress { address, blocks: Arc::clone(blocks) }
         };
-        let pool: ByAddress<PoolAddress> = addresses.map(pool_address).collect();
         let mut sources: BTreeMap<u8, ByAddress<Arc<[PoolAddress]>>> = BTreeMap::new();
         for (prefix, addresses) in &nat.sources {
-            let addresses = addresses.iter().filter_map(|address| pool.get(&address.to_bits()).cloned()).collect();
+            let addresses = addresses.iter().map(&mut pool_address).collect();
             sources.entry(prefix.prefix_len()).or_default().insert(prefix.network().to_bits(), addresses);
         }
         let order = |forward: &Forward| (forward.address, forward.protocol, forward.first);
@@ -96,13 +128,11 @@ impl NatTable {
             port_blocks_max: usize::from(nat.port_blocks_max),
             udp_timeout_s: nat.udp_timeout_s.into(),
             routes_private: nat.routes_private,
-            floating: nat.floating.iter().map(|(external, to)| (external.to_bits(), end(to))).collect(),
             floating_of: nat.floating.iter().map(|(external, to)| (to.address.to_bits(), external.to_bits())).collect(),
             forwards,
             forwards_back,
             sources: sources.into_iter().rev().collect(),
-            pool,
-            external: nat.external_addresses().into_iter().map(|address| (address.to_bits(), ())).collect(),
+            external,
         }
     }
 
@@ -112,31 +142,28 @@ impl NatTable {
         self.external.contains_key(&address)
     }
 
+    /// Whether packets with these addresses are for an external one.
+    #[inline]
+    pub(crate) fn is_external_destination(&self, addresses: Addresses) -> bool {
+        match addresses {
+            Addresses::V4 { destination, .. } => self.is_external(destination),
+            Addresses::V6 { .. } => false,
+        }
+    }
+
     /// The port blocks of an external address.
     pub(crate) fn blocks_of(&self, address: u32) -> Option<Arc<PortBlocks>> {
-        self.pool.get(&address).map(|pool| Arc::clone(&pool.blocks))
+        self.external.get(&address)?.blocks.clone()
     }
 
     /// The ENI that packets for an external end go to.
     #[inline]
     pub(crate) fn eni_of(&self, protocol: u8, external: NatEnd) -> Option<EniIndex> {
-        if let Some((eni, _)) = self.floating.get(&external.address) {
-            return Some(*eni);
+        let address = self.external(external.address)?;
+        match self.configured_at(address, protocol, external) {
+            Some((eni, _)) => Some(eni),
+            None => address.owner(external.port?),
         }
-        let port = external.port?;
-        if let Some(forward) = find(&self.forwards, external.address, protocol, port) {
-            return Some(forward.eni);
-        }
-        self.pool.get(&external.address)?.blocks.owner(port)
-    }
-
-    /// The private end that is configured for an external one.
-    #[inline]
-    pub(crate) fn private_of(&self, protocol: u8, external: NatEnd) -> Option<NatEnd> {
-        if let Some((_, address)) = self.floating.get(&external.address) {
-            return Some(NatEnd { address: *address, port: None });
-        }
-        forwarded(&self.forwards, protocol, external)
     }
 
     /// The external end that is configured for a private one.
@@ -145,6 +172,54 @@ impl NatTable {
         if let Some(address) = self.floating_of.get(&private.address) {
             return Some(NatEnd { address: *address, port: None });
         }
+        forwarded(&self.forwards_back, protocol, private)
+    }
+
+    /// What becomes of a private source. None if it goes nowhere.
+    pub(crate) fn translation_of_source(&self, private: u32) -> Option<SourceTranslation> {
+        if let Some(external) = self.floating_of.get(&private) {
+            return Some(SourceTranslation::Address(*external));
+        }
+        // A port may be that of a forward in either case.
+        if self.pool_of(private).is_some() || self.forwards_back.iter().any(|forward| forward.address == private) {
+            return Some(SourceTranslation::ByPort);
+        }
+        self.routes_private.then_some(SourceTranslation::None)
+    }
+
+    /// What an address stands for, if it is an external one.
+    #[inline]
+    pub(crate) fn external(&self, address: u32) -> Option<&ExternalAddress> {
+        self.external.get(&address)
+    }
+
+    /// The private end that is configured for an external one, and its ENI.
+    #[inline]
+    pub(crate) fn configured(&self, protocol: u8, end: NatEnd) -> Option<(EniIndex, NatEnd)> {
+        self.configured_at(self.external(end.address)?, protocol, end)
+    }
+
+    /// The same where `external` is what its address stands for.
+    #[inline]
+    pub(crate) fn configured_at(
+        &self,
+        external: &ExternalAddress,
+        protocol: u8,
+        end: NatEnd,
+    ) -> Option<(EniIndex, NatEnd)> {
+        if let Some((eni, address)) = external.floating {
+            return Some((eni, NatEnd { address, port: None }));
+        }
+        if !external.has_forwards {
+            return None;
+        }
+        let forward = find(&self.forwards, end.address, protocol, end.port?)?;
+        Some((forward.eni, forward.lead(end.port?)))
+    }
+
+    /// The external end that a forward has for a private one.
+    #[inline]
+    pub(crate) fn forwarded_source(&self, protocol: u8, private: NatEnd) -> Option<NatEnd> {
         forwarded(&self.forwards_back, protocol, private)
     }
 
@@ -178,6 +253,11 @@ impl Forward {
         }
     }
 
+    /// Where one of its ports leads.
+    const fn lead(&self, port: u16) -> NatEnd {
+        NatEnd { address: self.to, port: Some(self.to_first + (port - self.first)) }
+    }
+
     /// The same from the other side.
     const fn back(&self) -> Self {
         let (address, first, last) = (self.to, self.to_first, self.to_first + (self.last - self.first));
@@ -194,6 +274,5 @@ fn find(forwards: &[Forward], address: u32, protocol: u8, port: u16) -> Option<&
 
 fn forwarded(forwards: &[Forward], protocol: u8, from: NatEnd) -> Option<NatEnd> {
     let port = from.port?;
-    let found = find(forwards, from.address, protocol, port)?;
-    Some(NatEnd { address: found.to, port: Some(found.to_first + (port - found.first)) })
+    find(forwards, from.address, protocol, port).map(|forward| forward.lead(port))
 }

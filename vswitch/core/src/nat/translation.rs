@@ -84,6 +84,11 @@ impl EniNat {
         counts.fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1))
     }
 
+    /// What its mappings take, bytes.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        size_of::<Self>() + self.addresses.iter().map(EniMappings::memory_bytes).sum::<usize>()
+    }
+
     /// Ends the mappings whose time has come.
     pub(crate) fn sweep(&mut self, now: Tick) {
         self.addresses.iter_mut().for_each(|mappings| mappings.sweep(now));
@@ -119,16 +124,30 @@ impl EniNat {
 
     /// The external end of a private port, if it has one.
     #[inline]
-    fn find(&self, inside: PrivatePort) -> Option<NatEnd> {
+    pub(crate) fn find(&self, inside: PrivatePort) -> Option<NatEnd> {
         self.addresses.iter().find_map(|mappings| {
             let port = mappings.find(inside)?;
             Some(NatEnd { address: mappings.external().address, port: Some(port) })
         })
     }
 
+    /// The external end of a private port, if `port` is still its external one.
+    #[inline]
+    pub(crate) fn find_at(&self, inside: PrivatePort, port: u16) -> Option<NatEnd> {
+        let is_its = |mappings: &&EniMappings| mappings.private(port, inside.protocol) == Some(inside);
+        let mappings = self.addresses.iter().find(is_its)?;
+        Some(NatEnd { address: mappings.external().address, port: Some(port) })
+    }
+
+    /// Whether nothing has changed in `table` since the mappings were last checked against it.
+    #[inline]
+    pub(crate) fn is_checked(&self, table: &NatTable) -> bool {
+        self.version == table.version
+    }
+
     /// The private end that an external one stands for.
     #[inline]
-    fn private(&self, protocol: u8, external: NatEnd) -> Option<NatEnd> {
+    pub(crate) fn private(&self, protocol: u8, external: NatEnd) -> Option<NatEnd> {
         let mappings = self.addresses.iter().find(|mappings| mappings.external().address == external.address)?;
         let inside = mappings.private(external.port?, protocol)?;
         Some(NatEnd { address: inside.address, port: Some(inside.port) })
@@ -255,8 +274,8 @@ impl EniNat {
         }
         self.check(table);
         let External { protocol, end, is_quoted } = External::of(headers, frame).ok_or(DropReason::NatUnmapped)?;
-        let (private, is_mapped) = match table.private_of(protocol, end) {
-            Some(private) => (private, false),
+        let (private, is_mapped) = match table.configured(protocol, end) {
+            Some((_, private)) => (private, false),
             // The identifier of a query from outside is not one that was given out here.
             None if headers.icmp_kind() == Some(IcmpKind::Request) => return Err(DropReason::NatUnmapped),
             None => (self.private(protocol, end).ok_or(DropReason::NatUnmapped)?, true),

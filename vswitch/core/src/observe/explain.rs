@@ -202,8 +202,7 @@ fn explain_hairpin(shard: &Shard, sender: &EniContext<'_>, headers: &Headers, no
 
 /// Whether a packet is for an external address of its VPC.
 fn is_external(context: &EniContext<'_>, addresses: Addresses) -> bool {
-    let Addresses::V4 { destination, .. } = addresses else { return false };
-    context.network.uplink.as_deref().is_some_and(|uplink| uplink.nat.is_external(destination))
+    context.network.uplink.as_deref().is_some_and(|uplink| uplink.nat.is_external_destination(addresses))
 }
 
 /// Replaces an external destination by the private one that is configured for it; and the source, if it is inside, by an
@@ -215,7 +214,7 @@ fn translate(context: &EniContext<'_>, headers: &mut Headers) -> Result<(), Drop
         return Ok(());
     }
     let port = Some(headers.tuple.destination_port);
-    let private = nat.private_of(headers.tuple.protocol, NatEnd { address: destination, port });
+    let private = nat.configured(headers.tuple.protocol, NatEnd { address: destination, port }).map(|(_, end)| end);
     let private = private.ok_or(DropReason::NatUnmapped)?;
     let is_inside = context.network.source(headers.tuple.addresses).route().is_inside();
     let own = NatEnd { address: source, port: Some(headers.tuple.source_port) };

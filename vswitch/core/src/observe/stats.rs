@@ -40,6 +40,11 @@ impl Shard {
         self.sessions.memory_bytes()
     }
 
+    /// What the mappings of external ports take in memory, bytes.
+    pub fn nat_memory_bytes(&self) -> usize {
+        self.nat.memory_bytes()
+    }
+
     /// The counters of an ENI; `None` if the snapshot does not have it.
     pub fn stats(&self, snapshot: &Snapshot, eni: EniIndex) -> Option<EniStats> {
         let entry = snapshot.eni(eni)?;

@@ -1,6 +1,8 @@
 //! The way out of a VPC and in: what leaves by its uplink, what comes from there, and what an ENI sends to an external
 //! address of its own VPC (hairpin, RFC 4787 REQ-9), which does both without leaving.
 
+mod fast_path;
+pub(crate) mod receivers;
 pub(crate) mod shard_nat;
 mod translation;
 
@@ -9,6 +11,7 @@ use crate::config::desired::{Direction, Policy};
 use crate::config::ids::EniIndex;
 use crate::config::limits::{BURST_PACKETS, ETHERNET_HEADER_BYTES};
 use crate::conntrack::fragments::FragmentKey;
+use crate::datapath::anti_spoof::is_from_inside;
 use crate::datapath::packet_context::PacketContext;
 use crate::datapath::shard::Shard;
 use crate::hw::time::{Tick, Time};
@@ -136,14 +139,14 @@ impl Shard {
         entry.nat.eni_of(protocol, end)
     }
 
-    /// Takes a burst that came from outside to the ENIs that it is for: through their ingress, if they are in this shard.
+    /// Takes packets that came from outside to the ENIs that they are for: through their ingress, if they are in this shard.
     #[inline(never)]
-    pub(in crate::datapath) fn enter(
+    fn enter_slowly(
         &mut self,
         uplink: &UplinkContext<'_>,
         burst: &mut [Packet],
         now: Tick,
-        is_here: impl Fn(EniIndex) -> bool,
+        is_here: &impl Fn(EniIndex) -> bool,
     ) {
         for packet in &mut *burst {
             packet.decision = None;
@@ -255,11 +258,4 @@ impl Shard {
         }
         place
     }
-}
-
-/// Whether a packet from outside claims to be from inside: from an address of the VPC, or from an external one.
-fn is_from_inside(uplink: &UplinkContext<'_>, addresses: Addresses) -> bool {
-    let nat = &uplink.entry.nat;
-    let is_external = matches!(addresses, Addresses::V4 { source, .. } if nat.is_external(source));
-    is_external || uplink.context.network.source(addresses).route() != AddressRoute::Nowhere
 }

@@ -1,9 +1,10 @@
 //! What a shard knows of translation: the mappings of its ENIs, and what became of first fragments.
 
 use crate::compile::snapshot::Snapshot;
-use crate::config::ids::EniIndex;
+use crate::config::ids::{EniEpoch, EniIndex};
 use crate::hw::time::Tick;
 use crate::nat::fragments::TranslatedFragments;
+use crate::nat::table::NatTable;
 use crate::nat::translation::EniNat;
 use crate::policy::eni_context::EniContext;
 use alloc::boxed::Box;
@@ -45,9 +46,29 @@ impl ShardNat {
         slot.get_or_insert_with(|| Box::new(EniNat::new(context.index, epoch, self.seed)))
     }
 
+    /// The mappings of an ENI, if it has any and they are what `table` permits.
+    #[inline]
+    pub(super) fn checked(&self, eni: EniIndex, epoch: EniEpoch, table: &NatTable) -> Option<&EniNat> {
+        let nat = self.by_eni.get(eni.0 as usize)?.as_deref()?;
+        (nat.epoch() == epoch && nat.is_checked(table)).then_some(nat)
+    }
+
+    /// The same, to be changed.
+    #[inline]
+    pub(super) fn checked_mut(&mut self, eni: EniIndex, epoch: EniEpoch, table: &NatTable) -> Option<&mut EniNat> {
+        let nat = self.by_eni.get_mut(eni.0 as usize)?.as_deref_mut()?;
+        (nat.epoch() == epoch && nat.is_checked(table)).then_some(nat)
+    }
+
     /// How many mappings and port blocks an ENI has.
     pub(crate) fn counts(&self, eni: EniIndex) -> (usize, usize) {
         self.by_eni.get(eni.0 as usize).and_then(Option::as_ref).map_or((0, 0), |nat| nat.counts())
+    }
+
+    /// What all mappings take, bytes.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let slots = self.by_eni.capacity() * size_of::<Option<Box<EniNat>>>();
+        slots + self.by_eni.iter().flatten().map(|nat| nat.memory_bytes()).sum::<usize>()
     }
 
     /// Takes the mappings of an ENI out, for another shard.

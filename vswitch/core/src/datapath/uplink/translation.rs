@@ -2,6 +2,7 @@
 //! evaluates one from outside. Rules see the private address of the guest and the real one of its peer.
 
 use crate::compile::snapshot::UplinkEntry;
+use crate::config::ids::{EniEpoch, EniIndex};
 use crate::config::uplink::NatFiltering;
 use crate::conntrack::fragments::FragmentKey;
 use crate::conntrack::tables::SessionSlot;
@@ -11,8 +12,8 @@ use crate::hw::time::{TICKS_PER_SECOND, Tick};
 use crate::nat::fragments::FragmentTarget;
 use crate::nat::mappings::PrivatePort;
 use crate::nat::rewrite::TranslatedEnd;
-use crate::nat::table::NatEnd;
-use crate::nat::translation::{NoExternalEnd, Translation, private_port, remote_of};
+use crate::nat::table::{NatEnd, NatTable};
+use crate::nat::translation::{EniNat, NoExternalEnd, Translation, private_port, remote_of};
 use crate::packet::Packet;
 use crate::packet::headers::{Addresses, Fragment, Tuple, protocol};
 use crate::packet::verdict::DropReason;
@@ -32,6 +33,15 @@ struct UsedMapping {
     inside: PrivatePort,
     /// Stands for the remote end.
     remote: u32,
+}
+
+impl UsedMapping {
+    /// The mapping that a packet of this tuple leaves by.
+    fn of(sent: &Tuple) -> Option<Self> {
+        let Addresses::V4 { source, .. } = sent.addresses else { return None };
+        let inside = PrivatePort { address: source, port: sent.source_port, protocol: sent.protocol };
+        Some(Self { inside, remote: remote_of(sent) })
+    }
 }
 
 impl Shard {
@@ -134,14 +144,26 @@ impl Shard {
         now: Tick,
     ) {
         let settings = context.snapshot.settings();
-        let of_session = slot.map_or(settings.icmp_timeout_s.into(), |slot| {
+        let of_session_s = slot.map_or(settings.icmp_timeout_s.into(), |slot| {
             let connection = self.sessions.connection(slot);
             connection.state.timeout_s(connection.timeouts, settings)
         });
-        let least = if mapping.inside.protocol == protocol::UDP { uplink.nat.udp_timeout_s } else { 0 };
-        // Session and mapping are compared in whole ticks: the session must not be the one that lasts longer.
-        let ticks = of_session.max(least).saturating_mul(TICKS_PER_SECOND as u32).saturating_add(1);
-        self.nat.of(context).keep(mapping.inside, mapping.remote, ticks, now);
+        keep(self.nat.of(context), &uplink.nat, mapping, of_session_s, now);
+    }
+
+    /// Keeps the mapping of packets that leave with this tuple as long as their session, which idles for `timeout_s`.
+    pub(super) fn keep_mapping_of(
+        &mut self,
+        eni: EniIndex,
+        epoch: EniEpoch,
+        table: &NatTable,
+        sent: &Tuple,
+        timeout_s: u32,
+        now: Tick,
+    ) {
+        if let (Some(nat), Some(mapping)) = (self.nat.checked_mut(eni, epoch, table), UsedMapping::of(sent)) {
+            keep(nat, table, mapping, timeout_s, now);
+        }
     }
 
     /// Rewrites the destination of a packet from outside. Whether only a connection that was opened inside gives it one.
@@ -216,11 +238,18 @@ impl Shard {
         now: Tick,
     ) {
         let Some(uplink) = receiver.network.uplink.as_deref() else { return };
-        let sent = tuple.reverse();
-        if let Addresses::V4 { source, .. } = sent.addresses {
-            let inside = PrivatePort { address: source, port: sent.source_port, protocol: sent.protocol };
-            let mapping = UsedMapping { inside, remote: remote_of(&sent) };
+        if let Some(mapping) = UsedMapping::of(&tuple.reverse()) {
             self.keep_mapping(receiver, uplink, mapping, slot, now);
         }
     }
+}
+
+/// Keeps a mapping for as long as its session idles, and UDP at least as long as configured.
+#[inline]
+fn keep(nat: &mut EniNat, table: &NatTable, mapping: UsedMapping, of_session_s: u32, now: Tick) {
+    let least_s = if mapping.inside.protocol == protocol::UDP { table.udp_timeout_s } else { 0 };
+    // The session must not be the one that lasts longer: it may see packets for a second more before the mapping is told
+    // of one (`fast_path`), and both end in whole ticks.
+    let ticks = of_session_s.max(least_s).saturating_add(1).saturating_mul(TICKS_PER_SECOND as u32).saturating_add(1);
+    nat.keep(mapping.inside, mapping.remote, ticks, now);
 }

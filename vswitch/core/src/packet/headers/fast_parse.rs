@@ -26,6 +26,15 @@ pub(crate) struct Plain<A> {
     pub(crate) end: u32,
 }
 
+impl<A> Plain<A> {
+    /// The five-tuple; `addresses` are those of the frame.
+    #[inline(always)]
+    pub(crate) const fn tuple(&self, addresses: Addresses) -> Tuple {
+        let (source_port, destination_port) = ((self.ports >> 16) as u16, self.ports as u16);
+        Tuple { addresses, protocol: self.protocol, source_port, destination_port }
+    }
+}
+
 /// The address family of a frame, by its Ethernet header.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Family {
@@ -153,10 +162,9 @@ pub(crate) fn read(frame: &[u8], headers: &mut Headers) -> Option<()> {
 
 #[inline(always)]
 const fn headers_of<A>(plain: &Plain<A>, addresses: Addresses) -> Headers {
-    let (source_port, destination_port) = ((plain.ports >> 16) as u16, plain.ports as u16);
     Headers {
         network: Network::Ip,
-        tuple: Tuple { addresses, protocol: plain.protocol, source_port, destination_port },
+        tuple: plain.tuple(addresses),
         fragment: Fragment::Whole,
         fragment_id: 0,
         part: Part::NONE,

@@ -1,0 +1,437 @@
+//! The fast path across the uplink: plain packets of established connections, out of the VPC and into it. Everything else,
+//! also the first packet of a connection, takes the slow path.
+//!
+//! Nothing is changed before it is certain that a packet passes: the slow path starts over with it.
+
+use crate::config::desired::{Direction, Policy};
+use crate::config::ids::{EniEpoch, EniIndex, MacAddress};
+use crate::config::limits::{BURST_PACKETS, ETHERNET_HEADER_BYTES};
+use crate::conntrack::Session;
+use crate::conntrack::key::{ConnectionKey, Key, KeyV4, KeyV6};
+use crate::conntrack::slot::Slot;
+use crate::conntrack::table::Table;
+use crate::conntrack::tables::LookupKey;
+use crate::datapath::eligibility;
+use crate::datapath::packet_context::PacketContext;
+use crate::datapath::path_cache::Ethernet;
+use crate::datapath::shard::Shard;
+use crate::datapath::uplink::receivers::Receiver;
+use crate::hw::time::{TICKS_PER_SECOND, Tick};
+use crate::nat::mappings::PrivatePort;
+use crate::nat::rewrite::{TranslatedEnd, has_hops_left, rewrite_plain};
+use crate::nat::table::{NatEnd, SourceTranslation};
+use crate::packet::headers::fast_parse::{self, Family, Plain};
+use crate::packet::headers::{Addresses, Tuple};
+use crate::packet::offload::Wire;
+use crate::packet::verdict::{Decision, Stage, Verdict};
+use crate::packet::{Marker, Packet};
+use crate::policy::eni_context::{EniContext, UplinkContext};
+use crate::router::next_hop::UplinkNextHops;
+use crate::tables::route::AddressRoute;
+
+/// The way out of an ENI's VPC, for a burst.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::datapath) struct Exit {
+    uplink: EniIndex,
+    /// The longest frame that may take it.
+    frame_bytes_max: usize,
+    /// The value that live sessions are compared with.
+    live: u64,
+    translation: Option<SourceTranslation>,
+    mac: MacAddress,
+    /// The next hop for IPv4, and for IPv6.
+    next_hops: [Option<MacAddress>; 2],
+    /// What took it and is not in the counters yet.
+    passed: Wire,
+}
+
+/// Where a packet from outside goes.
+#[derive(Clone, Copy, Debug)]
+struct Entrance {
+    eni: EniIndex,
+    /// What its destination becomes; none if it stays.
+    private: Option<NatEnd>,
+    /// Whether only the mapping of a connection that was opened inside leads there.
+    is_mapped: bool,
+}
+
+/// What was found in the record of a packet's connection: its idle timeout, if its mapping has to be told, seconds.
+type MappingTimeout = Option<u32>;
+
+impl Shard {
+    /// The way out of an ENI's VPC. None if all its packets take the slow path.
+    #[inline(never)]
+    pub(in crate::datapath) fn exit_of(
+        &mut self,
+        sender: &EniContext<'_>,
+        now: Tick,
+        is_here: &impl Fn(EniIndex) -> bool,
+    ) -> Option<Exit> {
+        let uplink = sender.network.uplink.as_deref().filter(|uplink| is_here(uplink.index))?;
+        let context = self.context_of(sender.snapshot, uplink.index, Direction::Ingress)?;
+        if !eligibility::crosses(sender) {
+            return None;
+        }
+        let its = |it: &&UplinkNextHops| (it.index, it.epoch) == (uplink.index, context.eni.epoch);
+        let learnt = self.next_hops.iter().find(its);
+        let next_hop = |addresses| uplink.next_hop_mac.or_else(|| learnt?.mac(addresses, now));
+        let v4 = Addresses::V4 { source: 0, destination: 0 };
+        let v6 = Addresses::V6 { source: 0, destination: 0 };
+        Some(Exit {
+            uplink: uplink.index,
+            frame_bytes_max: ETHERNET_HEADER_BYTES + usize::from(context.eni.mtu_bytes),
+            live: sender.live_side(),
+            translation: sender.eni.ipv4.and_then(|source| uplink.nat.translation_of_source(source)),
+            mac: uplink.mac,
+            next_hops: [v4, v6].map(next_hop),
+            passed: Wire { packets: 0, bytes: 0 },
+        })
+    }
+
+    /// Takes a plain packet of an established connection out of the VPC. False, having changed nothing, if it takes the slow
+    /// path.
+    #[inline(never)]
+    pub(in crate::datapath) fn try_leave(
+        &mut self,
+        sender: &EniContext<'_>,
+        exit: &mut Option<Exit>,
+        packet: &mut Packet,
+        packet_context: &PacketContext,
+        now: Tick,
+    ) -> bool {
+        exit.as_mut().and_then(|exit| self.leave_plain(sender, exit, packet, packet_context, now)).is_some()
+    }
+
+    #[inline(always)]
+    fn leave_plain(
+        &mut self,
+        sender: &EniContext<'_>,
+        exit: &mut Exit,
+        packet: &mut Packet,
+        packet_context: &PacketContext,
+        now: Tick,
+    ) -> Option<()> {
+        let entry = &packet_context.entry;
+        let family = family_of(entry);
+        let frame_bytes = packet.buffer.length();
+        let next_hop = exit.next_hops[family as usize]?;
+        if frame_bytes > exit.frame_bytes_max || !has_hops_left(packet.buffer.frame(), family) {
+            return None;
+        }
+        let owner = SessionOwner { epoch: sender.eni.epoch, live: exit.live };
+        let session = self.live_session(sender, owner, packet_context, now)?;
+        let (external, is_mapped) = match family {
+            Family::V4 => self.external_of(sender, exit.translation?, entry, session.port)?,
+            Family::V6 => (None, false),
+        };
+        let port = external.filter(|_| is_mapped).and_then(|end| end.port).unwrap_or(session.port);
+        let timeout = self.count_packet(LiveSession { port, ..session }, sender, packet_context, frame_bytes, now);
+        if let (true, Some(timeout_s), Some(uplink)) = (is_mapped, timeout, &sender.network.uplink) {
+            self.keep_mapping_of(sender.index, sender.eni.epoch, &uplink.nat, &entry.tuple(), timeout_s, now);
+        }
+        let frame = packet.buffer.frame_mut();
+        rewrite_plain(frame, family, TranslatedEnd::Source, external);
+        if let Some(header) = frame.first_chunk_mut::<12>() {
+            header[..6].copy_from_slice(&next_hop.0);
+            header[6..].copy_from_slice(&exit.mac.0);
+        }
+        packet.decision = Some(Decision::by(Policy::Accept, Stage::Session));
+        (packet.verdict, packet.receiver) = (Verdict::Deliver, exit.uplink);
+        exit.passed.packets += 1;
+        exit.passed.bytes += frame_bytes as u64;
+        Some(())
+    }
+
+    /// What the source of a packet becomes, and whether by a mapping. None if that is not known yet.
+    #[inline(always)]
+    fn external_of(
+        &self,
+        sender: &EniContext<'_>,
+        translation: SourceTranslation,
+        entry: &LookupKey,
+        port_hint: u16,
+    ) -> Option<(Option<NatEnd>, bool)> {
+        match translation {
+            SourceTranslation::None => Some((None, false)),
+            SourceTranslation::Address(address) => Some((Some(NatEnd { address, port: None }), false)),
+            SourceTranslation::ByPort => {
+                let table = &sender.network.uplink.as_deref()?.nat;
+                let (address, [port, _], protocol) = (sender.eni.ipv4?, entry.ports(), entry.protocol);
+                if let Some(external) = table.forwarded_source(protocol, NatEnd { address, port: Some(port) }) {
+                    return Some((Some(external), false));
+                }
+                let nat = self.nat.checked(sender.index, sender.eni.epoch, table)?;
+                let inside = PrivatePort { address, port, protocol };
+                Some((Some(nat.find_at(inside, port_hint).or_else(|| nat.find(inside))?), true))
+            }
+        }
+    }
+
+    /// Adds what left by an exit to the counters at both ends.
+    pub(in crate::datapath) fn count_exit(&mut self, sender: &EniContext<'_>, exit: &Exit) {
+        self.counters[sender.counters_index()].egress.count(Verdict::Forward(exit.uplink), exit.passed);
+        self.counters[exit.uplink.0 as usize].ingress.count(Verdict::Deliver, exit.passed);
+    }
+
+    /// Takes a burst that came from outside to the ENIs that it is for: through their ingress, if they are in this shard.
+    pub(in crate::datapath) fn enter(
+        &mut self,
+        uplink: &UplinkContext<'_>,
+        burst: &mut [Packet],
+        now: Tick,
+        is_here: impl Fn(EniIndex) -> bool,
+    ) {
+        // Taken out of the shard as in `Shard::forward`; put back below.
+        let mut packet_contexts = core::mem::take(&mut self.packet_contexts);
+        self.receivers.invalidate_if_stale(uplink.context.snapshot);
+        for burst in burst.chunks_mut(BURST_PACKETS) {
+            let mut entrances = [None; BURST_PACKETS];
+            for ((packet, packet_context), entrance) in burst.iter().zip(&mut packet_contexts).zip(&mut entrances) {
+                *entrance = self.find_entrance(uplink, packet, packet_context).filter(|to| is_here(to.eni));
+            }
+            for (packet_context, entrance) in packet_contexts.iter_mut().zip(&entrances) {
+                if entrance.is_some() {
+                    (packet_context.guess, _) = self.sessions.guess_on(&packet_context.entry, packet_context.guess);
+                }
+            }
+            // What takes the slow path is evaluated before what came after it.
+            let mut slow = 0;
+            for number in 0..burst.len() {
+                let Some(entrance) = entrances[number] else { continue };
+                if slow < number {
+                    self.enter_slowly(uplink, &mut burst[slow..number], now, &is_here);
+                    slow = number;
+                }
+                let (packet, packet_context) = (&mut burst[number], &packet_contexts[number]);
+                if self.enter_plain(uplink, entrance, packet, packet_context, now).is_some() {
+                    slow = number + 1;
+                }
+            }
+            if slow < burst.len() {
+                self.enter_slowly(uplink, &mut burst[slow..], now, &is_here);
+            }
+        }
+        self.packet_contexts = packet_contexts;
+    }
+
+    /// The first phase for a packet from outside: parse, check its addresses, translate its destination, and prefetch the
+    /// session. None if it takes the slow path.
+    #[inline(always)]
+    fn find_entrance(
+        &mut self,
+        uplink: &UplinkContext<'_>,
+        packet: &Packet,
+        packet_context: &mut PacketContext,
+    ) -> Option<Entrance> {
+        if !eligibility::packet(packet) {
+            return None;
+        }
+        let frame = packet.buffer.frame();
+        match fast_parse::family(frame)? {
+            Family::V4 => self.entrance::<KeyV4>(uplink, &fast_parse::read_v4(frame)?, frame, packet_context),
+            Family::V6 => self.entrance::<KeyV6>(uplink, &fast_parse::read_v6(frame)?, frame, packet_context),
+        }
+    }
+
+    #[inline(always)]
+    fn entrance<K: ConnectionKey>(
+        &mut self,
+        uplink: &UplinkContext<'_>,
+        plain: &Plain<K::Address>,
+        frame: &[u8],
+        packet_context: &mut PacketContext,
+    ) -> Option<Entrance> {
+        let addresses = K::addresses(plain.addresses);
+        if !eligibility::plain(plain) || !eligibility::enters(uplink, Ethernet::of(frame)?.addresses(), addresses) {
+            return None;
+        }
+        let mut tuple = plain.tuple(addresses);
+        let entrance = self.entrance_for(uplink, &tuple)?;
+        if let (Addresses::V4 { source, .. }, Some(NatEnd { address, port })) = (addresses, entrance.private) {
+            tuple.addresses = Addresses::V4 { source, destination: address };
+            tuple.destination_port = port.unwrap_or(tuple.destination_port);
+        }
+        packet_context.segment = plain.segment;
+        (packet_context.entry, packet_context.guess) = self.sessions.reach_for(&tuple, uplink.context.network.salt);
+        Some(entrance)
+    }
+
+    /// Where a packet goes that comes from outside with this tuple.
+    #[inline(always)]
+    fn entrance_for(
+        &mut self,
+        UplinkContext { context, entry }: &UplinkContext<'_>,
+        tuple: &Tuple,
+    ) -> Option<Entrance> {
+        let nat = &entry.nat;
+        let external = match tuple.addresses {
+            Addresses::V4 { destination, .. } => nat.external(destination).map(|external| (destination, external)),
+            Addresses::V6 { .. } => None,
+        };
+        let Some((address, external)) = external else {
+            if matches!(tuple.addresses, Addresses::V4 { .. }) && !nat.routes_private {
+                return None;
+            }
+            let AddressRoute::Owner(eni) = context.network.route(tuple.addresses) else { return None };
+            self.receivers.of(context.snapshot, eni)?;
+            return Some(Entrance { eni, private: None, is_mapped: false });
+        };
+        let end = NatEnd { address, port: Some(tuple.destination_port) };
+        let configured = nat.configured_at(external, tuple.protocol, end);
+        let eni = match configured {
+            Some((eni, _)) => eni,
+            None => external.owner(tuple.destination_port)?,
+        };
+        let Receiver { epoch, ipv4, .. } = *self.receivers.of(context.snapshot, eni)?;
+        let private = match configured {
+            Some((_, private)) => private,
+            None => self.nat.checked(eni, epoch, nat)?.private(tuple.protocol, end)?,
+        };
+        // A further address of the ENI, and those behind it, take the slow path, which knows whose they are.
+        let is_first = ipv4 == Some(private.address);
+        is_first.then_some(Entrance { eni, private: Some(private), is_mapped: configured.is_none() })
+    }
+
+    /// Takes a plain packet of an established connection from outside to its ENI. None, having changed nothing, if it takes
+    /// the slow path.
+    #[inline(always)]
+    fn enter_plain(
+        &mut self,
+        uplink: &UplinkContext<'_>,
+        entrance: Entrance,
+        packet: &mut Packet,
+        packet_context: &PacketContext,
+        now: Tick,
+    ) -> Option<()> {
+        let (entry, eni) = (&packet_context.entry, entrance.eni);
+        let Receiver { epoch, live, frame_bytes_max, ethernet_then, .. } = *self.receivers.known(eni)?;
+        let family = family_of(entry);
+        let frame_bytes = packet.buffer.length();
+        if frame_bytes > frame_bytes_max || !has_hops_left(packet.buffer.frame(), family) {
+            return None;
+        }
+        self.hold_place(eni, epoch);
+        let session = self.live_session(&uplink.context, SessionOwner { epoch, live }, packet_context, now)?;
+        let timeout = self.count_packet(session, &uplink.context, packet_context, frame_bytes, now);
+        if let (true, Some(timeout_s)) = (entrance.is_mapped, timeout) {
+            let sent = entry.tuple().reverse();
+            self.keep_mapping_of(eni, epoch, &uplink.entry.nat, &sent, timeout_s, now);
+        }
+        let frame = packet.buffer.frame_mut();
+        rewrite_plain(frame, family, TranslatedEnd::Destination, entrance.private);
+        if let Some(header) = frame.first_chunk_mut() {
+            *header = ethernet_then;
+        }
+        packet.decision = Some(Decision::by(Policy::Accept, Stage::Session));
+        packet.marker = Marker::Uplink;
+        (packet.verdict, packet.receiver) = (Verdict::Deliver, eni);
+        let wire = Wire { packets: 1, bytes: frame_bytes as u64 };
+        self.counters[uplink.context.counters_index()].egress.count(Verdict::Forward(eni), wire);
+        self.counters[eni.0 as usize].ingress.count(Verdict::Deliver, wire);
+        Some(())
+    }
+
+    /// The record of a packet's connection, if its owner's session in it is live and there is no other.
+    #[inline(always)]
+    fn live_session(
+        &self,
+        context: &EniContext<'_>,
+        owner: SessionOwner,
+        packet_context: &PacketContext,
+        now: Tick,
+    ) -> Option<LiveSession> {
+        match &packet_context.entry.key {
+            Key::V4(key) => live_in(&self.sessions.v4, key, context, owner, packet_context, now),
+            Key::V6(key) => live_in(&self.sessions.v6, key, context, owner, packet_context, now),
+        }
+    }
+
+    /// Counts a packet in the record of its connection.
+    #[inline(always)]
+    fn count_packet(
+        &mut self,
+        session: LiveSession,
+        context: &EniContext<'_>,
+        packet_context: &PacketContext,
+        frame_bytes: usize,
+        now: Tick,
+    ) -> MappingTimeout {
+        match &packet_context.entry.key {
+            Key::V4(_) => count_in(&mut self.sessions.v4, session, context, packet_context, frame_bytes, now),
+            Key::V6(_) => count_in(&mut self.sessions.v6, session, context, packet_context, frame_bytes, now),
+        }
+    }
+}
+
+/// The ENI whose session is looked for.
+#[derive(Clone, Copy, Debug)]
+struct SessionOwner {
+    epoch: EniEpoch,
+    /// The value that its live sessions are compared with.
+    live: u64,
+}
+
+/// A record in which one ENI has the only session, and a live one.
+#[derive(Clone, Copy, Debug)]
+struct LiveSession {
+    slot: Slot,
+    /// Where its session is not.
+    vacant: usize,
+    /// The external port that is remembered of its packets, zero if there is none.
+    port: u16,
+}
+
+#[inline(always)]
+fn live_in<K: ConnectionKey>(
+    table: &Table<K>,
+    key: &K,
+    context: &EniContext<'_>,
+    owner: SessionOwner,
+    packet_context: &PacketContext,
+    now: Tick,
+) -> Option<LiveSession> {
+    let LookupKey { protocol, hash, .. } = packet_context.entry;
+    let slot = table.find_guessed(key, protocol, owner.epoch, hash, packet_context.guess)?;
+    let connection = table.connection(slot);
+    let vacant = 1 - connection.place_of(owner.epoch)? % 2;
+    // The other session of a shared record does not see this packet.
+    let is_live = connection.sessions[1 - vacant].is(owner.live) && !connection.is_shared();
+    let passes = is_live && context.continues(connection, packet_context.segment.flags, now);
+    passes.then(|| LiveSession { slot, vacant, port: connection.sessions[vacant].port_hint() })
+}
+
+#[inline(always)]
+fn count_in<K: ConnectionKey>(
+    table: &mut Table<K>,
+    session: LiveSession,
+    context: &EniContext<'_>,
+    packet_context: &PacketContext,
+    frame_bytes: usize,
+    now: Tick,
+) -> MappingTimeout {
+    let connection = table.connection_mut(session.slot);
+    connection.sessions[session.vacant] = Session::none_with_hint(session.port);
+    let way = usize::from(packet_context.entry.swapped != connection.is_swapped());
+    let before = (connection.state, connection.last_seen);
+    let wire = Wire { packets: 1, bytes: frame_bytes as u64 };
+    let carries = connection.count(packet_context.segment, wire, way, now);
+    // Mappings are kept for a second more than sessions, so that they need to be told of packets once a second.
+    let is_due = before.0 != connection.state || second_of(before.1) != second_of(now);
+    let (state, timeouts) = (connection.state, connection.timeouts);
+    if carries {
+        table.origin_mut(session.slot).bytes_high[way].carry();
+    }
+    is_due.then(|| state.timeout_s(timeouts, context.snapshot.settings()))
+}
+
+const fn second_of(tick: Tick) -> u32 {
+    tick.0 / TICKS_PER_SECOND as u32
+}
+
+#[inline(always)]
+const fn family_of(entry: &LookupKey) -> Family {
+    match entry.key {
+        Key::V4(_) => Family::V4,
+        Key::V6(_) => Family::V6,
+    }
+}
