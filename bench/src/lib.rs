@@ -14,6 +14,7 @@ mod timing;
 mod traffic;
 pub mod udp;
 pub mod update;
+pub mod uplink;
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
@@ -25,6 +26,8 @@ use std::process::ExitCode;
 pub enum Bench {
     /// The packet path in memory: egress at one ENI, then ingress at another, on one core.
     Path(path::PathArguments),
+    /// The way out of a VPC in memory: through an ENI and its uplink and back, with and without translation.
+    Uplink(uplink::UplinkArguments),
     /// The HTTP interface: signed rule changes of many clients, beside a running switch.
     Api(api::ApiArguments),
     /// Changes of rules, members and lists while traffic flows over ports in memory: how long until they are in force.
@@ -63,6 +66,9 @@ trait Report: Serialize {
 pub fn run(bench: &Bench, json: bool) -> ExitCode {
     let done = match bench {
         Bench::Path(arguments) => path::run(arguments).and_then(|report| print(report, arguments.show(), json)),
+        Bench::Uplink(arguments) => {
+            uplink::run(arguments).and_then(|report| print(Some(report), arguments.show(), json))
+        }
         Bench::Update(arguments) => {
             update::run(arguments).and_then(|report| print(Some(report), arguments.show(), json))
         }

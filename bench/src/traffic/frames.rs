@@ -3,6 +3,7 @@
 use crate::fixture::{self, ADMITTED_PORT, PAIRS};
 use crate::traffic::mix::FlowTransport;
 use std::net::IpAddr;
+use vswitch_core::config::ids::MacAddress;
 use vswitch_core::packet::FrameBuffer;
 use vswitch_core::packet::headers::protocol::{TCP, UDP};
 use vswitch_core::packet::headers::tcp_flags::{ACK, FIN, SYN};
@@ -71,7 +72,7 @@ impl FlowStep {
         }
     }
 
-    const fn tcp_flags(self) -> u8 {
+    pub(crate) const fn tcp_flags(self) -> u8 {
         match self {
             Self::Open | Self::Denied => SYN,
             Self::Answer => SYN | ACK,
@@ -95,21 +96,48 @@ pub(crate) const DENIED_PORT: u16 = 444;
 
 /// Writes the frame that a flow sends in a step, of `frame_bytes` or as long as its headers.
 pub(crate) fn write(buffer: &mut FrameBuffer, shape: Shape, (flow, step): (Flow, FlowStep), frame_bytes: usize) {
-    let (protocol, transport_bytes) = match shape.transport {
+    let service = ADMITTED_PORT - flow.source_port % shape.services;
+    let service_port = if step == FlowStep::Denied { DENIED_PORT } else { service };
+    let client = (fixture::address(flow.client, shape.is_v6), flow.source_port);
+    let server = (fixture::address(flow.server, shape.is_v6), service_port);
+    let (number, ends) =
+        if step.is_from_client() { (flow.client, [client, server]) } else { (flow.server, [server, client]) };
+    let frame_ends = FrameEnds { macs: [ROUTER_MAC, fixture::mac(number)], ends };
+    write_between(buffer, shape.transport, &frame_ends, step.tcp_flags(), frame_bytes);
+}
+
+/// The router's hardware address: no fixture configures another one.
+const ROUTER_MAC: MacAddress = MacAddress([0xee, 0xff, 0xff, 0xff, 0xff, 0xff]);
+
+/// Where a frame comes from and goes to.
+pub(crate) struct FrameEnds {
+    /// The hardware addresses of its receiver and its sender.
+    pub(crate) macs: [MacAddress; 2],
+    /// Source and destination, both of one family.
+    pub(crate) ends: [(IpAddr, u16); 2],
+}
+
+/// Writes a frame of `frame_bytes`, or as long as its headers.
+pub(crate) fn write_between(
+    buffer: &mut FrameBuffer,
+    transport: FlowTransport,
+    &FrameEnds { macs: [receiver, sender], ends: [from, to] }: &FrameEnds,
+    tcp_flags: u8,
+    frame_bytes: usize,
+) {
+    let (protocol, transport_bytes) = match transport {
         FlowTransport::Tcp => (TCP, 20),
         FlowTransport::Udp => (UDP, 8),
     };
-    let transport_at = if shape.is_v6 { 14 + 40 } else { 14 + 20 };
+    let transport_at = if from.0.is_ipv6() { 14 + 40 } else { 14 + 20 };
     buffer.set_length(frame_bytes.max(transport_at + transport_bytes));
     let frame = buffer.frame_mut();
     // Buffers are used again, so an earlier frame's headers have to go; what follows the headers does not matter.
     frame[..transport_at + transport_bytes].fill(0);
-    let (from, to) = if step.is_from_client() { (flow.client, flow.server) } else { (flow.server, flow.client) };
-    // The router's hardware address: no fixture configures another one.
-    frame[..6].copy_from_slice(&[0xee, 0xff, 0xff, 0xff, 0xff, 0xff]);
-    frame[6..12].copy_from_slice(&fixture::mac(from).0);
+    frame[..6].copy_from_slice(&receiver.0);
+    frame[6..12].copy_from_slice(&sender.0);
     let after_ethernet = frame.len() - 14;
-    match (fixture::address(from, shape.is_v6), fixture::address(to, shape.is_v6)) {
+    match (from.0, to.0) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
             let [high, low] = (after_ethernet as u16).to_be_bytes();
             frame[12..24].copy_from_slice(&[8, 0, 0x45, 0, high, low, 0, 0, 0x40, 0, 64, protocol]);
@@ -124,18 +152,14 @@ pub(crate) fn write(buffer: &mut FrameBuffer, shape: Shape, (flow, step): (Flow,
         }
         _ => unreachable!("both ends are of one family"),
     }
-    let transport = &mut frame[transport_at..];
-    let service = ADMITTED_PORT - flow.source_port % shape.services;
-    let service_port = if step == FlowStep::Denied { DENIED_PORT } else { service };
-    let ports = [flow.source_port, service_port];
-    let [source, destination] = if step.is_from_client() { ports } else { [ports[1], ports[0]] };
-    transport[..2].copy_from_slice(&source.to_be_bytes());
-    transport[2..4].copy_from_slice(&destination.to_be_bytes());
-    match shape.transport {
-        FlowTransport::Tcp => transport[12..16].copy_from_slice(&[0x50, step.tcp_flags(), 0xff, 0xff]),
+    let header = &mut frame[transport_at..];
+    header[..2].copy_from_slice(&from.1.to_be_bytes());
+    header[2..4].copy_from_slice(&to.1.to_be_bytes());
+    match transport {
+        FlowTransport::Tcp => header[12..16].copy_from_slice(&[0x50, tcp_flags, 0xff, 0xff]),
         FlowTransport::Udp => {
-            let length = transport.len() as u16;
-            transport[4..6].copy_from_slice(&length.to_be_bytes());
+            let length = header.len() as u16;
+            header[4..6].copy_from_slice(&length.to_be_bytes());
         }
     }
 }
