@@ -12,6 +12,8 @@ mod handshakes;
 mod listing;
 #[path = "scenarios/nat.rs"]
 mod nat;
+#[path = "scenarios/nat_ports.rs"]
+mod nat_ports;
 #[path = "scenarios/offloads.rs"]
 mod offloads;
 #[path = "scenarios/peering.rs"]

@@ -12,18 +12,18 @@ use vswitch_core::config::uplink::{DesiredNat, NatFiltering, PortForward, Privat
 use vswitch_core::packet::FrameBuffer;
 use vswitch_core::packet::offload::{Offload, PartialChecksum};
 
-const UPLINK: &str = "upl";
+pub(super) const UPLINK: &str = "upl";
 /// The external addresses: of connections, of the forward, and the floating one of `far`.
 const POOL: &str = "203.0.113.1";
 const FORWARDED: &str = "203.0.113.2";
 const FLOATING: &str = "203.0.113.3";
 /// Somebody outside.
-const PEER: &str = "198.51.100.7";
+pub(super) const PEER: &str = "198.51.100.7";
 const OTHER_PEER: &str = "198.51.100.8";
 
 type End = (&'static str, u16);
 
-fn nat() -> DesiredNat {
+pub(super) fn nat() -> DesiredNat {
     let end = |eni: &str, address: &str| PrivateEnd { eni: eni.into(), address: address.parse().expect("an address") };
     let external = |text: &str| text.parse().expect("an address");
     let forward = |protocol, port, to: PrivateEnd| PortForward {
@@ -58,7 +58,7 @@ fn lab_on(shards: usize, nat: DesiredNat) -> World {
 
 /// A packet of a connection: its opener's, or an answer.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Kind {
+pub(super) enum Kind {
     Tcp,
     Udp,
     Ping,
@@ -67,7 +67,12 @@ enum Kind {
 const KINDS: [Kind; 3] = [Kind::Tcp, Kind::Udp, Kind::Ping];
 
 /// A packet from one end to another; of a ping the opener's port is the identifier, whoever sends it.
-fn packet(kind: Kind, (source, source_port): (&str, u16), (destination, port): (&str, u16), is_answer: bool) -> Ip {
+pub(super) fn packet(
+    kind: Kind,
+    (source, source_port): (&str, u16),
+    (destination, port): (&str, u16),
+    is_answer: bool,
+) -> Ip {
     let ip = Ip::new(source, destination);
     match (kind, is_answer) {
         (Kind::Tcp, false) => ip.tcp(source_port, port, TcpFlags::SYN),
