@@ -176,15 +176,6 @@ fn has_device(name: &str) -> bool {
     std::path::Path::new("/sys/class/net").join(name).exists()
 }
 
-/// A file of a device that a test makes. It goes with its value.
-struct MadeNode(std::path::PathBuf);
-
-impl Drop for MadeNode {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
-
 /// What the frames of a macvtap device go through.
 fn character_device(name: &str) -> std::path::PathBuf {
     let entries = std::fs::read_dir(format!("/sys/class/net/{name}")).unwrap();
@@ -243,8 +234,6 @@ fn a_macvtap_uplink_is_on_the_network_of_its_lower_device() {
     });
     let command = told.split('`').nth(1).unwrap();
     let words: Vec<&str> = command.split(' ').collect();
-    // Nobody else removes it.
-    let _made = MadeNode(words[3].into());
     assert!(Command::new(words[0]).args(&words[1..]).status().unwrap().success(), "{told}");
     eventually("it is taken over", || seen(&outside) == floating);
     outside.sluice(&format!("uplink delete {uplink}"));

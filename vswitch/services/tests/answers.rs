@@ -123,13 +123,6 @@ fn a_guest_reads_what_its_record_says() {
             folders.extend(name.ends_with('/').then_some(path));
         }
     }
-    // All of it at once, as a list does not say.
-    let (status, all) = read(&directory, FIRST, "/2016-01-01/meta-data/all");
-    let all: Value = serde_json::from_str(&all).unwrap();
-    assert_eq!((status, &all["instance-id"], &all["mac"]), (200, &json!("i-1"), &json!("02:00:00:00:00:01")));
-    let interfaces = &all["network"]["interfaces"]["macs"];
-    assert_eq!(interfaces["02:00:00:00:00:02"]["private-ipv4s"], json!("[\"10.0.1.11\"]"));
-    assert_eq!(read(&directory, FIRST, "/latest/meta-data/all/x").0, 404);
     let bare = ("vpc-1", "eni-4");
     assert_eq!(read(&directory, bare, "/latest/meta-data/instance-id"), (200, "eni-4".into()));
     assert_eq!(read(&directory, bare, "/latest/user-data").0, 404);

@@ -36,8 +36,6 @@ pub(crate) enum TestedPort {
     /// A TAP device that is handed over.
     TapSocket,
     Packet,
-    /// On one end of a veth pair.
-    Macvtap,
     Xdp,
     /// With a guest that has packed rings, or split ones.
     VhostUser {
@@ -46,14 +44,13 @@ pub(crate) enum TestedPort {
     Stream,
 }
 
-pub(crate) const KINDS: [TestedPort; 10] = [
+pub(crate) const KINDS: [TestedPort; 9] = [
     TestedPort::Memory,
     TestedPort::Stream,
     TestedPort::Tap(TapIo::Plain),
     TestedPort::Tap(TapIo::Uring),
     TestedPort::TapSocket,
     TestedPort::Packet,
-    TestedPort::Macvtap,
     TestedPort::Xdp,
     TestedPort::VhostUser { is_packed: false },
     TestedPort::VhostUser { is_packed: true },
@@ -164,13 +161,6 @@ impl PortRig {
                 self.ip(&["link", "set", "port0", "up"]);
                 desired::DesiredPort::Packet(desired::PacketPort { device: "port0".into(), namespace, mtu_bytes })
             }
-            TestedPort::Macvtap => {
-                self.ip(&["link", "add", "port0", "mtu", &mtu, "type", "veth", "peer", "name", "eth0"]);
-                self.ip(&["link", "set", "port0", "up"]);
-                let (device, lower_device) = (self.macvtap(), "port0".into());
-                let lower_namespace = namespace;
-                desired::DesiredPort::Macvtap(desired::MacvtapPort { device, lower_device, lower_namespace, mtu_bytes })
-            }
             TestedPort::Stream => {
                 let (path, is_client, socket_user) = (self.socket_path(), false, None);
                 desired::DesiredPort::Stream(desired::StreamPort { path, is_client, socket_user, mtu_bytes })
@@ -202,14 +192,6 @@ impl PortRig {
         if self.kind.is_of_kernel() {
             self.ip(&["link", "set", "eth0", "mtu", &mtu, "up"]);
         }
-    }
-
-    /// A name that no other rig has: the device is in the namespace of all of them.
-    fn macvtap(&self) -> String {
-        use std::hash::{DefaultHasher, Hash, Hasher};
-        let mut hasher = DefaultHasher::new();
-        self.namespace.hash(&mut hasher);
-        format!("mvt{:011x}", hasher.finish() >> 20)
     }
 
     fn tap_socket(&self) -> std::path::PathBuf {
@@ -275,7 +257,7 @@ impl PortRig {
 
     /// The device that the port holds.
     pub(crate) fn device(&self) -> &'static str {
-        if matches!(self.kind, TestedPort::Packet | TestedPort::Macvtap | TestedPort::Xdp) { "port0" } else { "eth0" }
+        if matches!(self.kind, TestedPort::Packet | TestedPort::Xdp) { "port0" } else { "eth0" }
     }
 
     pub(crate) fn port(&mut self) -> &mut dyn Port {
@@ -387,11 +369,9 @@ pub(crate) fn packet(frame: &[u8], offload: Offload) -> Packet {
     Packet::claiming(buffer, offload)
 }
 
-/// A frame with a number in it, of a length that goes with the number. It is for everybody, so that devices with an address
-/// of their own take it in both directions.
+/// A frame with a number in it, of a length that goes with the number.
 pub(crate) fn frame(number: usize) -> Vec<u8> {
-    let mut frame = vec![0xff; 6];
-    frame.extend([2, 0, 0, 0, 0, 1, ETHER_TYPE[0], ETHER_TYPE[1]]);
+    let mut frame = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, ETHER_TYPE[0], ETHER_TYPE[1]];
     frame.extend((number as u32).to_be_bytes());
     frame.resize(60 + number * 37 % 1400, number as u8);
     frame

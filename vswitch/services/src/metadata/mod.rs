@@ -101,10 +101,6 @@ fn read(directory: &GuestDirectory, asker: &Asker, record: &GuestRecord, path: &
                 Response::bytes(STANDARD.decode(text).unwrap_or_else(|_| text.into()))
             });
         }
-        // In one request, as cloud-init reads it since 25.1; no list has it.
-        Some("meta-data") if names.clone().eq(["all"]) => {
-            return Response::text(tree::meta_data(directory, asker, record).to_json().to_string());
-        }
         Some("meta-data") => tree::meta_data(directory, asker, record),
         Some("dynamic") => document::dynamic(asker, record),
         Some(_) => return Response::of_status(404),

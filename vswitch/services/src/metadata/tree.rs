@@ -1,7 +1,6 @@
 //! The folder `meta-data`.
 
 use crate::directory::{Asker, GuestDirectory};
-use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::net::IpAddr;
@@ -24,14 +23,6 @@ impl Node {
         match self {
             Self::Leaf(_) => None,
             Self::Folder(mut children) => children.remove(name),
-        }
-    }
-
-    /// Folders as objects, and each value as the text that it is by itself.
-    pub(super) fn to_json(&self) -> Value {
-        match self {
-            Self::Leaf(text) => Value::String(text.clone()),
-            Self::Folder(children) => children.iter().map(|(name, node)| (name.clone(), node.to_json())).collect(),
         }
     }
 }

@@ -136,18 +136,18 @@ fn open_character_device(device: &str) -> io::Result<OwnedFd> {
     let name = names.find(is_tap).ok_or_else(|| io::Error::other("it is no macvtap device"))?;
     let numbers = fs::read_to_string(format!("{folder}/{name}/dev"))?;
     let path = format!("/dev/{name}");
-    let missing = |why: &str, first: &str| {
+    let missing = |kind, why: &str| {
         let (major, minor) = numbers.trim().split_once(':').unwrap_or_default();
         let text = format!(
-            "{path} {why}: where neither devtmpfs nor udev makes it, as in some containers, run \
-             `{first}mknod -m 600 {path} c {major} {minor}`; the switch tries again"
+            "{why}: where neither devtmpfs nor udev makes it, as in some containers, run \
+             `mknod -m 600 {path} c {major} {minor}`; the switch tries again"
         );
-        io::Error::new(io::ErrorKind::NotFound, text)
+        io::Error::new(kind, text)
     };
     // Non-blocking from the beginning: a worker never waits in a read.
     let descriptor = match rustix::fs::open(&path, OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty()) {
         Ok(descriptor) => descriptor,
-        Err(Errno::NOENT) => return Err(missing("is missing", "")),
+        Err(Errno::NOENT) => return Err(missing(io::ErrorKind::NotFound, &format!("{path} is missing"))),
         Err(Errno::PERM | Errno::ACCESS) => {
             let text = format!("{path}: the device cgroup or its permissions forbid it to the switch: allow {numbers}");
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, text.trim_end().to_owned()));
@@ -158,6 +158,6 @@ fn open_character_device(device: &str) -> io::Result<OwnedFd> {
     let found = rustix::fs::fstat(&descriptor)?.st_rdev;
     match format!("{}:{}", rustix::fs::major(found), rustix::fs::minor(found)) == numbers.trim() {
         true => Ok(descriptor),
-        false => Err(missing("is another device", &format!("rm {path} && "))),
+        false => Err(missing(io::ErrorKind::InvalidData, &format!("{path} is another device"))),
     }
 }
