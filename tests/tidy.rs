@@ -16,13 +16,14 @@ const FUNCTION_LINES_MAX: usize = 70;
 const WORDS_BANNED_IN_NAMES: [&str; 5] = ["util", "helper", "common", "manager", "misc"];
 
 /// The files that may hold `unsafe` code.
-const UNSAFE_FILES: [&str; 8] = [
+const UNSAFE_FILES: [&str; 9] = [
     "vswitch/src/os/sys.rs",
     "vswitch/src/os/io_uring.rs",
     "vswitch/src/port/af_packet/socket.rs",
     "vswitch/src/port/af_xdp/socket.rs",
     "vswitch/src/os/bus_error.rs",
     "vswitch/src/port/vhost_user/guest_memory.rs",
+    "vswitch/src/port/vhost_user/ring_memory.rs",
     "vswitch/core/src/hw/prefetch.rs",
     "vswitch/core/src/hw/simd.rs",
 ];

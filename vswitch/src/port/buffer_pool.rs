@@ -70,6 +70,7 @@ impl BufferPool {
     }
 
     /// A buffer with room for `bytes`, unless all such buffers are in use.
+    #[inline]
     pub fn take(&mut self, bytes: usize) -> Option<FrameBuffer> {
         if bytes <= SMALL_BYTES
             && let Some(buffer) = self.small.pop()
@@ -108,6 +109,7 @@ impl BufferPool {
     }
 
     /// Returns a buffer to the pool. A surplus one is freed once the pool is full.
+    #[inline]
     pub fn put(&mut self, buffer: FrameBuffer) {
         let (stock, buffers_max) = match buffer.capacity() {
             FRAME_BYTES_MAX.. => (&mut self.large, self.size.large),

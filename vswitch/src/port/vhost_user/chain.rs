@@ -4,18 +4,19 @@
 //! The guest may change its rings at any moment. Each descriptor is copied once, checked, and never read again.
 
 use super::dirty_log::DirtyLog;
-use super::guest_memory::{GuestMemory, RingPart};
+use super::guest_memory::GuestMemory;
+use super::ring_memory::{DESCRIPTOR_BYTES, RingPart};
 use std::fmt;
-use vswitch_core::config::limits::BURST_PACKETS;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The largest ring (VIRTIO 1.2 §2.7, §2.8).
 pub(super) const RING_SIZE_MAX: u32 = 32_768;
 /// Descriptors of one chain: the longest frame in pages, with room.
 pub(super) const CHAIN_DESCRIPTORS_MAX: usize = 1024;
-/// Chains that are read before any of them is used: of the longest frame in mergeable buffers, or a burst.
+/// Chains that wait to be used at most: those of the longest frame in mergeable buffers, or a burst.
 pub(super) const CHAINS_MAX: usize = 128;
-/// Bytes of a descriptor in either format.
-pub(super) const DESCRIPTOR_BYTES: usize = 16;
+/// Places in the list of chains: it is moved to the front once in some bursts.
+const PLACES: usize = 2 * CHAINS_MAX;
 
 const CACHE_LINE_BYTES: u64 = 64;
 /// Bytes of the longest header in front of a frame.
@@ -78,14 +79,23 @@ pub(super) struct Descriptor {
 }
 
 impl Descriptor {
-    #[inline]
-    pub(super) fn read(bytes: [u8; DESCRIPTOR_BYTES]) -> Self {
-        let [a0, a1, a2, a3, a4, a5, a6, a7, l0, l1, l2, l3, w0, w1, x0, x1] = bytes;
-        Self {
-            address: u64::from_le_bytes([a0, a1, a2, a3, a4, a5, a6, a7]),
-            bytes: u32::from_le_bytes([l0, l1, l2, l3]),
-            words: [u16::from_le_bytes([w0, w1]), u16::from_le_bytes([x0, x1])],
-        }
+    /// A descriptor of a table. What the guest wrote before its second word is seen after this.
+    #[inline(always)]
+    pub(super) fn load([address, rest]: &[AtomicU64; 2]) -> Self {
+        let rest = rest.load(Ordering::Acquire);
+        // Read last: it is the device's only once the rest says so.
+        Self::new(address.load(Ordering::Relaxed), rest)
+    }
+
+    /// From its two words.
+    #[inline(always)]
+    pub(super) const fn new(address: u64, rest: u64) -> Self {
+        Self { address, bytes: rest as u32, words: [(rest >> 32) as u16, (rest >> 48) as u16] }
+    }
+
+    fn read(bytes: [u8; DESCRIPTOR_BYTES]) -> Self {
+        let [a0, a1, a2, a3, a4, a5, a6, a7, rest @ ..] = bytes;
+        Self::new(u64::from_le_bytes([a0, a1, a2, a3, a4, a5, a6, a7]), u64::from_le_bytes(rest))
     }
 }
 
@@ -97,15 +107,13 @@ pub(super) struct BufferPiece {
 }
 
 /// A chain that the guest made available. Its pieces are in the list that it was read into.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Chain {
     /// What it is given back by.
     pub(super) identifier: u16,
     /// Descriptors of the ring that it takes, if the format counts them.
     pub(super) slots: u16,
-    /// Where the ring was before it.
-    pub(super) position: u32,
-    /// Bytes of all pieces.
+    /// Bytes of all pieces; once it is used, how many have been written.
     pub(super) bytes: u32,
     /// Its first piece, which is the only one of most; without bytes if there is none.
     first_bytes: u32,
@@ -115,6 +123,12 @@ pub(super) struct Chain {
 }
 
 impl Chain {
+    #[inline(always)]
+    pub(super) const fn whole(descriptor: Descriptor, identifier: u16) -> Self {
+        let Descriptor { address, bytes, .. } = descriptor;
+        Self { identifier, slots: 1, bytes, first_bytes: bytes, first_address: address, others: (0, 0) }
+    }
+
     /// Its first piece.
     #[inline(always)]
     pub(super) const fn first(&self) -> BufferPiece {
@@ -131,10 +145,20 @@ impl Chain {
 // Two of them are in a cache line.
 const _: () = assert!(size_of::<Chain>() == 32);
 
-/// Chains of one direction, as they are read.
+/// Chains of one direction: those that have been read from a ring, and not given back yet. They are read before they are used,
+/// so that the memory of their frames is fetched meanwhile.
 #[derive(Debug)]
 pub(super) struct Chains {
-    list: Vec<Chain>,
+    list: Box<[Chain; PLACES]>,
+    /// Which of them wait to be used.
+    start: usize,
+    end: usize,
+    pieces: ChainPieces,
+}
+
+/// Pieces of chains, and the chain that is being read.
+#[derive(Debug)]
+pub(super) struct ChainPieces {
     /// Pieces of chains, without the first of each.
     others: Vec<BufferPiece>,
     /// What the flags of every descriptor say of its direction.
@@ -143,84 +167,87 @@ pub(super) struct Chains {
     first: BufferPiece,
     others_first: usize,
     bytes: u64,
-    /// Bytes of all chains.
-    all_bytes: u64,
 }
 
 impl Chains {
     pub(super) fn new(direction: QueueDirection) -> Self {
         let write_flag = if direction == QueueDirection::ToGuest { FLAG_WRITE } else { 0 };
-        let list = Vec::with_capacity(CHAINS_MAX + BURST_PACKETS);
         let others = Vec::with_capacity(CHAINS_MAX);
-        Self { list, others, write_flag, first: BufferPiece::default(), others_first: 0, bytes: 0, all_bytes: 0 }
+        let pieces = ChainPieces { others, write_flag, first: BufferPiece::default(), others_first: 0, bytes: 0 };
+        Self { list: Box::new([Chain::default(); PLACES]), start: 0, end: 0, pieces }
     }
 
-    /// The chains.
-    #[inline]
-    pub(super) fn list(&self) -> &[Chain] {
-        &self.list
+    /// How many wait to be used.
+    #[inline(always)]
+    pub(super) const fn count(&self) -> usize {
+        self.end - self.start
     }
 
-    /// The pieces of one of them behind its first.
+    /// The chains that wait to be used.
+    #[inline(always)]
+    pub(super) fn waiting(&self) -> &[Chain] {
+        &self.list[self.start..self.end]
+    }
+
+    /// Those, to note in them how many bytes have been written; and the pieces of all.
+    #[inline(always)]
+    pub(super) fn waiting_mut(&mut self) -> (&mut [Chain], &ChainPieces) {
+        (&mut self.list[self.start..self.end], &self.pieces)
+    }
+
+    /// Says that the next `count` have been given back.
+    #[inline(always)]
+    pub(super) fn forget(&mut self, count: usize) {
+        self.start += count;
+    }
+
+    /// Room for more chains, so that up to `chains_max` wait, and what their pieces are read into.
+    #[inline(always)]
+    pub(super) fn room(&mut self, chains_max: usize) -> (&mut [Chain], &mut ChainPieces) {
+        if self.start == self.end {
+            (self.start, self.end, self.pieces.others_first) = (0, 0, 0);
+            self.pieces.others.clear();
+        } else if self.start + chains_max > PLACES {
+            self.move_to_front();
+        }
+        let end = (self.start + chains_max).clamp(self.end, PLACES);
+        (&mut self.list[self.end..end], &mut self.pieces)
+    }
+
+    /// Says that the next `count` places have been filled.
+    #[inline(always)]
+    pub(super) fn add(&mut self, count: usize) {
+        self.end += count;
+    }
+
+    #[inline(never)]
+    fn move_to_front(&mut self) {
+        self.list.copy_within(self.start..self.end, 0);
+        (self.start, self.end) = (0, self.count());
+        let ChainPieces { others, others_first, .. } = &mut self.pieces;
+        let waiting = &mut self.list[..self.end];
+        // The pieces of chains are in the order of the chains.
+        let used =
+            waiting.iter().find(|chain| !chain.is_one_piece()).map_or(others.len() as u32, |chain| chain.others.0);
+        others.drain(..used as usize);
+        *others_first -= used as usize;
+        for chain in waiting.iter_mut().filter(|chain| !chain.is_one_piece()) {
+            chain.others = (chain.others.0 - used, chain.others.1 - used);
+        }
+    }
+}
+
+impl ChainPieces {
+    /// The pieces of a chain behind its first.
     #[inline]
     pub(super) fn others(&self, chain: &Chain) -> &[BufferPiece] {
         &self.others[chain.others.0 as usize..chain.others.1 as usize]
     }
 
-    #[inline]
-    pub(super) fn clear(&mut self) {
-        self.list.clear();
-        self.others.clear();
-        (self.first, self.others_first, self.bytes, self.all_bytes) = (BufferPiece::default(), 0, 0, 0);
-    }
-
-    /// Whether it has fewer chains, and fewer bytes.
+    /// Which flags a chain of one descriptor has.
     #[inline(always)]
-    pub(super) fn is_below(&self, chains_max: usize, bytes_max: u64) -> bool {
-        self.list.len() < chains_max && self.all_bytes < bytes_max
-    }
-
-    /// Has the memory with which the last chain begins fetched: the header of a frame and what follows.
-    #[inline(always)]
-    pub(super) fn prefetch_last(&self, memory: &GuestMemory) {
-        let Some(chain) = self.list.last() else { return };
-        let (address, next) = (chain.first_address, chain.first_address.wrapping_add(CACHE_LINE_BYTES));
-        if self.write_flag == 0 {
-            memory.prefetch(address);
-            return memory.prefetch(next);
-        }
-        // A header in a line of its own is mostly read alone.
-        let has_own_line = address % CACHE_LINE_BYTES >= CACHE_LINE_BYTES - HEADER_BYTES_MAX as u64;
-        if has_own_line {
-            memory.prefetch(address)
-        } else {
-            memory.prefetch_to_write(address)
-        }
-        memory.prefetch_to_write(next);
-    }
-
-    #[inline(always)]
-    fn add(&mut self, chain: Chain) {
-        self.all_bytes += u64::from(chain.bytes);
-        self.list.push(chain);
-    }
-
-    /// Adds a chain of one descriptor, when no other is being read.
-    #[inline(always)]
-    pub(super) fn push_whole(
-        &mut self,
-        descriptor: Descriptor,
-        flags: u16,
-        identifier: u16,
-        position: u32,
-    ) -> Result<(), RingFault> {
-        if flags & FLAG_WRITE != self.write_flag {
-            return Err(RingFault::WrongDirection);
-        }
-        let Descriptor { address, bytes, .. } = descriptor;
-        let (slots, others) = (1, (0, 0));
-        self.add(Chain { identifier, slots, position, bytes, first_bytes: bytes, first_address: address, others });
-        Ok(())
+    pub(super) const fn whole(&self) -> WholeChains {
+        WholeChains { write_flag: self.write_flag }
     }
 
     /// Adds a descriptor to the chain that is being read; one without bytes adds nothing.
@@ -244,11 +271,43 @@ impl Chains {
     }
 
     /// The chain has been read whole.
-    pub(super) fn end(&mut self, identifier: u16, slots: u16, position: u32) {
+    pub(super) fn end(&mut self, identifier: u16, slots: u16) -> Chain {
         let others = (self.others_first as u32, self.others.len() as u32);
         let (BufferPiece { address: first_address, bytes: first_bytes }, bytes) = (self.first, self.bytes as u32);
-        self.add(Chain { identifier, slots, position, bytes, first_bytes, first_address, others });
         (self.first, self.others_first, self.bytes) = (BufferPiece::default(), self.others.len(), 0);
+        Chain { identifier, slots, bytes, first_bytes, first_address, others }
+    }
+}
+
+/// What the chains of one direction have in common where they are of one descriptor.
+#[derive(Clone, Copy)]
+pub(super) struct WholeChains {
+    write_flag: u16,
+}
+
+impl WholeChains {
+    /// Whether flags are of such a chain.
+    #[inline(always)]
+    pub(super) const fn has(self, flags: u16) -> bool {
+        flags & (FLAG_NEXT | FLAG_INDIRECT | FLAG_WRITE) == self.write_flag
+    }
+
+    /// Has the memory with which a chain begins fetched: the header of a frame and what follows.
+    #[inline(always)]
+    pub(super) fn prefetch(self, memory: &GuestMemory, chain: &Chain) {
+        let (address, next) = (chain.first_address, chain.first_address.wrapping_add(CACHE_LINE_BYTES));
+        if self.write_flag == 0 {
+            memory.prefetch(address);
+            return memory.prefetch(next);
+        }
+        // A header in a line of its own is mostly read alone.
+        let has_own_line = address % CACHE_LINE_BYTES >= CACHE_LINE_BYTES - HEADER_BYTES_MAX as u64;
+        if has_own_line {
+            memory.prefetch(address);
+        } else {
+            memory.prefetch_to_write(address);
+        }
+        memory.prefetch_to_write(next);
     }
 }
 
@@ -266,7 +325,7 @@ pub(super) fn read_indirect(
     memory: &GuestMemory,
     table: Descriptor,
     format: TableFormat,
-    chains: &mut Chains,
+    pieces: &mut ChainPieces,
 ) -> Result<(), RingFault> {
     let TableFormat { flags_word, is_linked } = format;
     let count = table.bytes as usize / DESCRIPTOR_BYTES;
@@ -286,7 +345,7 @@ pub(super) fn read_indirect(
         if flags & FLAG_INDIRECT != 0 {
             return Err(RingFault::IndirectTable);
         }
-        chains.push(descriptor, flags)?;
+        pieces.push(descriptor, flags)?;
         if is_linked && flags & FLAG_NEXT == 0 || !is_linked && at + 1 == count {
             return Ok(());
         }

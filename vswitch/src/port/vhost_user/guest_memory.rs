@@ -7,7 +7,7 @@ use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use std::io;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, Ordering, fence};
+use std::sync::atomic::{AtomicU8, Ordering};
 use vswitch_core::hw::prefetch;
 
 /// Regions that one front end may share.
@@ -33,6 +33,9 @@ pub(super) struct FileMapping {
     bytes: usize,
     /// None only while it is unmapped.
     guard: Option<GuardedRange>,
+    /// What a test has in place of a file.
+    #[cfg(test)]
+    allocation: Option<std::alloc::Layout>,
 }
 
 // SAFETY: the mapping is plain memory that the value owns; all access goes through raw pointers and atomics, which other
@@ -64,7 +67,13 @@ impl FileMapping {
         // SAFETY: a new mapping at an address that the kernel chooses touches no memory of this process.
         let start = unsafe { mmap(std::ptr::null_mut(), bytes, protection, flags, file, 0) }?;
         let start = NonNull::new(start.cast()).ok_or_else(|| io::Error::other("a mapping at address 0"))?;
-        let mut mapping = Self { start, bytes, guard: None };
+        let mut mapping = Self {
+            start,
+            bytes,
+            guard: None,
+            #[cfg(test)]
+            allocation: None,
+        };
         mapping.guard = Some(GuardedRange::new(start.as_ptr() as usize, bytes)?);
         Ok(mapping)
     }
@@ -86,6 +95,11 @@ impl FileMapping {
 impl Drop for FileMapping {
     fn drop(&mut self) {
         self.guard = None;
+        #[cfg(test)]
+        if let Some(layout) = self.allocation {
+            // SAFETY: it was allocated with this layout, and whoever points into it holds the value.
+            return unsafe { std::alloc::dealloc(self.start.as_ptr(), layout) };
+        }
         // SAFETY: the value owns the mapping, and whoever points into it holds the value.
         let _unmapped = unsafe { munmap(self.start.as_ptr().cast(), self.bytes) };
     }
@@ -143,9 +157,30 @@ impl Region {
 }
 
 /// All memory that a guest shares. It stays mapped for as long as anything refers to it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct GuestMemory {
+    /// The largest first: most frames are there.
     regions: Vec<Region>,
+    largest: RegionWindow,
+}
+
+/// Where a region is, and no more; empty where there is none.
+#[derive(Clone, Copy, Debug)]
+struct RegionWindow {
+    guest_address: u64,
+    bytes: u64,
+    start: NonNull<u8>,
+}
+
+// SAFETY: a pointer into memory that processes share, accessed as said above.
+unsafe impl Send for RegionWindow {}
+// SAFETY: as above.
+unsafe impl Sync for RegionWindow {}
+
+impl Default for GuestMemory {
+    fn default() -> Self {
+        Self { regions: Vec::new(), largest: RegionWindow { guest_address: 0, bytes: 0, start: NonNull::dangling() } }
+    }
 }
 
 /// Bytes of guest memory, all of them mapped.
@@ -169,9 +204,12 @@ impl GuestMemory {
         if overlap {
             return Err(io::Error::other("regions of guest memory overlap"));
         }
-        // The largest first: most frames are there.
         regions.sort_by_key(|region| std::cmp::Reverse(region.spec.bytes));
-        Ok(Self { regions })
+        let largest = regions.first().map(|region| {
+            let RegionSpec { guest_address, bytes, .. } = region.spec;
+            RegionWindow { guest_address, bytes, start: region.start }
+        });
+        Ok(largest.map_or_else(Self::default, |largest| Self { regions, largest }))
     }
 
     /// The regions.
@@ -181,26 +219,21 @@ impl GuestMemory {
 
     /// Where a guest address is, if it is in the largest region: a hint, which may be any address.
     #[inline(always)]
-    fn probable_place(&self, address: u64) -> Option<*const u8> {
-        let region = self.regions.first()?;
-        let offset = address.wrapping_sub(region.spec.guest_address);
-        Some(region.start.as_ptr().wrapping_add(offset as usize))
+    fn probable_place(&self, address: u64) -> *const u8 {
+        let RegionWindow { guest_address, start, .. } = self.largest;
+        start.as_ptr().wrapping_add(address.wrapping_sub(guest_address) as usize)
     }
 
     /// Has the processor fetch the cache line at a guest address.
     #[inline(always)]
     pub(super) fn prefetch(&self, address: u64) {
-        if let Some(place) = self.probable_place(address) {
-            prefetch::prefetch_at(place);
-        }
+        prefetch::prefetch_at(self.probable_place(address));
     }
 
-    /// Has the processor fetch the cache lines of the next bytes that are written to a guest address.
+    /// Has the processor fetch the cache line of the next bytes that are written to a guest address.
     #[inline(always)]
     pub(super) fn prefetch_to_write(&self, address: u64) {
-        if let Some(place) = self.probable_place(address) {
-            prefetch::prefetch_to_write_at(place);
-        }
+        prefetch::prefetch_to_write_at(self.probable_place(address));
     }
 
     /// Whether memory that was there is gone.
@@ -210,32 +243,37 @@ impl GuestMemory {
     }
 
     /// `bytes` at a guest address; none unless all of them are in one region.
-    #[inline]
-    pub(super) fn slice(&self, address: u64, bytes: usize) -> Option<GuestSlice<'_>> {
-        // Most frames are in the largest region.
-        let (first, others) = self.regions.split_first()?;
-        self.within(first, address, bytes)
-            .or_else(|| others.iter().find_map(|region| self.within(region, address, bytes)))
-    }
-
     #[inline(always)]
-    fn within(&self, region: &Region, address: u64, bytes: usize) -> Option<GuestSlice<'_>> {
-        let offset = address.wrapping_sub(region.spec.guest_address);
-        let fits = offset < region.spec.bytes && bytes as u64 <= region.spec.bytes - offset;
-        fits.then(|| self.at(region, offset, bytes))
+    pub(super) fn slice(&self, address: u64, bytes: usize) -> Option<GuestSlice<'_>> {
+        let RegionWindow { guest_address, bytes: there, start } = self.largest;
+        let offset = address.wrapping_sub(guest_address);
+        if offset < there && bytes as u64 <= there - offset {
+            // SAFETY: the offset is within the region, which ends within its mapping.
+            let start = unsafe { start.add(offset as usize) };
+            return Some(GuestSlice { start, bytes, memory: std::marker::PhantomData });
+        }
+        self.slice_elsewhere(address, bytes)
     }
 
-    /// `bytes` at an address of the front end.
-    fn user_slice(&self, address: u64, bytes: usize) -> Option<GuestSlice<'_>> {
-        self.regions.iter().find_map(|region| {
-            let offset = address.wrapping_sub(region.spec.user_address);
+    #[inline(never)]
+    fn slice_elsewhere(&self, address: u64, bytes: usize) -> Option<GuestSlice<'_>> {
+        self.regions.iter().skip(1).find_map(|region| {
+            let offset = address.wrapping_sub(region.spec.guest_address);
             let fits = offset < region.spec.bytes && bytes as u64 <= region.spec.bytes - offset;
             fits.then(|| self.at(region, offset, bytes))
         })
     }
 
-    #[inline]
-    fn at<'a>(&'a self, region: &Region, offset: u64, bytes: usize) -> GuestSlice<'a> {
+    /// `bytes` at an address of the front end, and where they are for the guest.
+    pub(super) fn user_slice(&self, address: u64, bytes: usize) -> Option<(GuestSlice<'_>, u64)> {
+        self.regions.iter().find_map(|region| {
+            let offset = address.wrapping_sub(region.spec.user_address);
+            let fits = offset < region.spec.bytes && bytes as u64 <= region.spec.bytes - offset;
+            fits.then(|| (self.at(region, offset, bytes), region.spec.guest_address + offset))
+        })
+    }
+
+    fn at(&self, region: &Region, offset: u64, bytes: usize) -> GuestSlice<'_> {
         // A region ends within its mapping, which was made from its end in the file.
         debug_assert!(region.spec.file_offset as usize + offset as usize + bytes <= region.mapping.bytes);
         // SAFETY: the offset is within the region, see above.
@@ -251,22 +289,27 @@ impl GuestSlice<'_> {
         self.bytes
     }
 
+    /// Where it is. It is mapped for as long as the memory that this borrows from.
+    pub(super) const fn start(&self) -> NonNull<u8> {
+        self.start
+    }
+
     /// Copies as many bytes as both have.
-    #[inline]
+    #[inline(always)]
     pub(super) fn read(&self, into: &mut [u8]) {
         let bytes = into.len().min(self.bytes);
         // SAFETY: `bytes` bytes are mapped from `start`, for as long as the memory that this borrows from, and no reference
         // of this process leads there, so they do not overlap with `into`. The guest may write meanwhile; then any mixture
         // of bytes is read, which is what a device gets too.
-        unsafe { std::ptr::copy_nonoverlapping(self.start.as_ptr(), into.as_mut_ptr(), bytes) }
+        unsafe { copy(self.start.as_ptr(), into.as_mut_ptr(), bytes) }
     }
 
     /// Copies as many bytes as both have.
-    #[inline]
+    #[inline(always)]
     pub(super) fn write(&self, from: &[u8]) {
         let bytes = from.len().min(self.bytes);
         // SAFETY: as for reading.
-        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), self.start.as_ptr(), bytes) }
+        unsafe { copy(from.as_ptr(), self.start.as_ptr(), bytes) }
     }
 
     /// Writes bytes, as far as there is room, unless they are there already: then no cache line is taken from the guest, which
@@ -292,123 +335,46 @@ impl GuestSlice<'_> {
     }
 }
 
-/// A part of a ring, which stays mapped with this value. Its words are in the order of this machine, as VIRTIO 1 has them on
-/// every machine that the switch runs on (little-endian).
-#[derive(Clone, Debug)]
-pub(super) struct RingPart {
-    start: NonNull<u8>,
-    bytes: usize,
-    guest_address: u64,
-    /// Keeps it mapped.
-    _memory: Arc<GuestMemory>,
-}
-
-// SAFETY: it is a pointer into memory that it keeps mapped, accessed by atomics and raw copies alone.
-unsafe impl Send for RingPart {}
-
-impl RingPart {
-    /// `bytes` at an address of the front end, aligned to `alignment`.
-    pub(super) fn new(memory: &Arc<GuestMemory>, user_address: u64, bytes: usize, alignment: u64) -> Option<Self> {
-        if !user_address.is_multiple_of(alignment) {
-            return None;
+/// Copies bytes. Those of short frames are copied as two pieces that may overlap: a call costs as much as that.
+///
+/// # Safety
+/// As for [`std::ptr::copy_nonoverlapping`].
+#[inline(always)]
+unsafe fn copy(from: *const u8, to: *mut u8, bytes: usize) {
+    /// Copies the first and the last bytes of at least as many.
+    ///
+    /// # Safety
+    /// As for the whole.
+    #[inline(always)]
+    unsafe fn ends<const FIRST: usize, const LAST: usize>(from: *const u8, to: *mut u8, bytes: usize) {
+        // SAFETY: both pieces are within the bytes that are copied.
+        unsafe {
+            std::ptr::copy_nonoverlapping(from.cast::<[u8; FIRST]>(), to.cast(), 1);
+            let (from, to) = (from.add(bytes - LAST), to.add(bytes - LAST));
+            std::ptr::copy_nonoverlapping(from.cast::<[u8; LAST]>(), to.cast(), 1);
         }
-        let slice = memory.user_slice(user_address, bytes)?;
-        // The address for the front end need not be aligned as ours is.
-        let is_aligned = (slice.start.as_ptr() as usize).is_multiple_of(alignment as usize);
-        let region = |region: &&Region| user_address.wrapping_sub(region.spec.user_address) < region.spec.bytes;
-        let region = memory.regions.iter().find(region).filter(|_| is_aligned)?;
-        let guest_address = region.spec.guest_address + (user_address - region.spec.user_address);
-        Some(Self { start: slice.start, bytes, guest_address, _memory: Arc::clone(memory) })
     }
-
-    /// Where it is for the guest.
-    pub(super) const fn guest_address(&self) -> u64 {
-        self.guest_address
+    // SAFETY: the same bytes as the caller says.
+    unsafe {
+        match bytes {
+            // The shortest frames, with their headers.
+            64..=80 => ends::<64, 16>(from, to, bytes),
+            32..=63 => ends::<32, 32>(from, to, bytes),
+            81..=128 => ends::<64, 64>(from, to, bytes),
+            _ => std::ptr::copy_nonoverlapping(from, to, bytes),
+        }
     }
-
-    /// How many bytes it has.
-    pub(super) const fn len(&self) -> usize {
-        self.bytes
-    }
-
-    #[inline(always)]
-    fn word(&self, offset: usize) -> &AtomicU16 {
-        assert!(offset + size_of::<u16>() <= self.bytes && offset.is_multiple_of(2), "a ring ends before");
-        // SAFETY: the word is mapped and aligned, see above; the guest accesses it by whole words as well.
-        unsafe { self.start.add(offset).cast::<AtomicU16>().as_ref() }
-    }
-
-    #[inline(always)]
-    fn double_word(&self, offset: usize) -> &AtomicU32 {
-        assert!(offset + size_of::<u32>() <= self.bytes && offset.is_multiple_of(4), "a ring ends before");
-        // SAFETY: as for a word.
-        unsafe { self.start.add(offset).cast::<AtomicU32>().as_ref() }
-    }
-
-    /// A word; what the guest wrote before it is seen after this.
-    #[inline(always)]
-    pub(super) fn load(&self, offset: usize) -> u16 {
-        self.word(offset).load(Ordering::Acquire)
-    }
-
-    /// A word, in no order with others.
-    #[inline(always)]
-    pub(super) fn load_relaxed(&self, offset: usize) -> u16 {
-        self.word(offset).load(Ordering::Relaxed)
-    }
-
-    /// Writes a word; the guest that sees it sees what was written before.
-    #[inline(always)]
-    pub(super) fn store(&self, offset: usize, value: u16) {
-        self.word(offset).store(value, Ordering::Release);
-    }
-
-    /// Writes a double word, in no order with others.
-    #[inline(always)]
-    pub(super) fn store_u32(&self, offset: usize, value: u32) {
-        self.double_word(offset).store(value, Ordering::Relaxed);
-    }
-
-    /// Writes two double words, in no order with others.
-    #[inline(always)]
-    pub(super) fn store_pair(&self, offset: usize, values: [u32; 2]) {
-        assert!(offset + 8 <= self.bytes, "a ring ends before");
-        // SAFETY: the bytes are mapped, see above; as for writing a slice.
-        unsafe { self.start.add(offset).cast::<[u32; 2]>().write_unaligned(values) };
-    }
-
-    /// Sixteen bytes: a descriptor.
-    #[inline(always)]
-    pub(super) fn descriptor(&self, offset: usize) -> [u8; 16] {
-        assert!(offset + 16 <= self.bytes, "a ring ends before");
-        let mut bytes = [0; 16];
-        // SAFETY: the bytes are mapped, see above; as for reading a slice.
-        unsafe { std::ptr::copy_nonoverlapping(self.start.as_ptr().add(offset), bytes.as_mut_ptr(), 16) };
-        bytes
-    }
-
-    /// Has the processor fetch the cache line at `offset`.
-    #[inline(always)]
-    pub(super) fn prefetch(&self, offset: usize) {
-        prefetch::prefetch_at(self.start.as_ptr().wrapping_add(offset));
-    }
-
-    /// Whether all bytes are zero.
-    pub(super) fn is_zero(&self) -> bool {
-        (0..self.bytes / 2).all(|word| self.load_relaxed(word * 2) == 0)
-    }
-}
-
-/// What was written before is seen by the guest before what is read after this is read.
-pub(super) fn full_fence() {
-    fence(Ordering::SeqCst);
 }
 
 /// Memory of a guest, for tests.
 #[cfg(test)]
 pub(super) mod testing {
+    use crate::port::vhost_user::guest_memory::{FileMapping, GuestMemory, PAGE_BYTES, Region, RegionSpec};
     use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+    use std::alloc::{Layout, alloc_zeroed};
     use std::os::fd::OwnedFd;
+    use std::ptr::NonNull;
+    use std::sync::Arc;
 
     /// A file of `bytes` zeros.
     pub(crate) fn file(bytes: u64) -> OwnedFd {
@@ -416,24 +382,37 @@ pub(super) mod testing {
         ftruncate(&file, bytes).unwrap();
         file
     }
+
+    /// Memory that is no file, so that Miri runs what uses it. Each region has an address for the guest, one for the front end, and
+    /// bytes.
+    pub(crate) fn memory(regions: &[(u64, u64, u64)]) -> Arc<GuestMemory> {
+        let region = |(guest_address, user_address, bytes): (u64, u64, u64)| {
+            let layout = Layout::from_size_align(bytes as usize, PAGE_BYTES).unwrap();
+            // SAFETY: the layout is not empty.
+            let start = NonNull::new(unsafe { alloc_zeroed(layout) }).unwrap();
+            let mapping = FileMapping { start, bytes: bytes as usize, guard: None, allocation: Some(layout) };
+            let spec = RegionSpec { guest_address, user_address, bytes, file_offset: 0 };
+            Region { spec, start, mapping: Arc::new(mapping) }
+        };
+        Arc::new(GuestMemory::new(regions.iter().copied().map(region).collect()).unwrap())
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use testing::file;
+    use testing::{file, memory};
 
     const MEGABYTE: u64 = 1 << 20;
 
-    fn region(guest_address: u64, user_address: u64, bytes: u64, file_offset: u64) -> Region {
-        let spec = RegionSpec { guest_address, user_address, bytes, file_offset };
-        Region::new(spec, file(file_offset + bytes)).unwrap()
+    fn region(guest_address: u64, user_address: u64, bytes: u64) -> Region {
+        let spec = RegionSpec { guest_address, user_address, bytes, file_offset: 4096 };
+        Region::new(spec, file(4096 + bytes)).unwrap()
     }
 
     #[test]
     fn only_what_is_within_one_region_is_mapped() {
-        let regions = vec![region(0, 0x7000_0000, MEGABYTE, 0), region(MEGABYTE, 0x9000_0000, MEGABYTE, 4096)];
-        let memory = GuestMemory::new(regions).unwrap();
+        let memory = memory(&[(0, 0x7000_0000, MEGABYTE), (MEGABYTE, 0x9000_0000, MEGABYTE)]);
         assert!(memory.slice(0, 64).is_some() && memory.slice(MEGABYTE - 64, 64).is_some());
         assert!(memory.slice(MEGABYTE - 63, 64).is_none(), "it crosses from one region to the next");
         assert!(memory.slice(2 * MEGABYTE, 1).is_none() && memory.slice(u64::MAX - 3, 64).is_none());
@@ -442,15 +421,26 @@ mod tests {
         let mut bytes = [0; 2];
         memory.slice(MEGABYTE + 9, 2).unwrap().read(&mut bytes);
         assert_eq!(bytes, [2, 3]);
-        let memory = Arc::new(memory);
-        assert!(RingPart::new(&memory, 0x9000_0000, 4096, 16).is_some());
-        assert!(RingPart::new(&memory, 0x9000_0008, 16, 16).is_none(), "not aligned");
-        assert!(RingPart::new(&memory, 0x9000_0000 + MEGABYTE - 8, 16, 4).is_none(), "it ends behind the region");
+    }
+
+    #[test]
+    fn bytes_of_any_length_are_copied_and_no_others() {
+        let memory = memory(&[(0, 0x7000_0000, MEGABYTE)]);
+        for bytes in (0..300).chain([1500, 9000]) {
+            let from: Vec<u8> = (0..bytes).map(|at| at as u8 | 1).collect();
+            let place = memory.slice(4096, bytes + 2).unwrap();
+            place.write(&vec![0; bytes + 2]);
+            place.from(1).write(&from);
+            let mut all = vec![7; bytes + 4];
+            place.read(&mut all[1..bytes + 3]);
+            assert_eq!(all[2..bytes + 2], from);
+            assert_eq!([all[0], all[1], all[bytes + 2], all[bytes + 3]], [7, 0, 0, 7], "{bytes} bytes");
+        }
     }
 
     #[test]
     fn regions_that_overlap_or_wrap_are_refused() {
-        let (one, two) = (region(0, 0x7000_0000, MEGABYTE, 0), region(MEGABYTE - 1, 0x9000_0000, MEGABYTE, 0));
+        let (one, two) = (region(0, 0x7000_0000, MEGABYTE), region(MEGABYTE - 1, 0x9000_0000, MEGABYTE));
         assert!(GuestMemory::new(vec![one.clone(), two]).is_err());
         assert!(GuestMemory::new(vec![one.clone(), one]).is_err());
         let spec = RegionSpec { guest_address: u64::MAX, user_address: 0, bytes: 4096, file_offset: 0 };

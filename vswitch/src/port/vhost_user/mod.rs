@@ -5,6 +5,7 @@
 //! port with several rx queues has a part at each worker; a part receives from some of the guest's queues, and the first
 //! sends to all and has the front ends.
 
+mod burst_ring;
 mod chain;
 mod device;
 mod dirty_log;
@@ -15,7 +16,10 @@ mod guest_memory;
 mod packed_ring;
 mod port_queues;
 mod queue;
+#[cfg(test)]
+mod queue_tests;
 mod ring;
+mod ring_memory;
 mod split_ring;
 
 use crate::os::sys::poll_descriptor;

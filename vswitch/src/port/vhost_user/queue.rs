@@ -1,12 +1,13 @@
 //! A queue that carries frames: its ring, the memory its buffers are in, and whom to tell.
 
-use super::chain::{BufferPiece, CHAINS_MAX, Chain, Chains, HEADER_BYTES_MAX, QueueDirection, RingFault};
+use super::burst_ring::BurstRing;
+use super::chain::{BufferPiece, CHAINS_MAX, Chain, ChainPieces, Chains, HEADER_BYTES_MAX, QueueDirection, RingFault};
 use super::dirty_log::DirtyLog;
 use super::features::{Feature, Features};
 use super::guest_memory::GuestMemory;
 use super::ring::Ring;
 use crate::port::Received;
-use crate::port::buffer_pool::BufferPool;
+use crate::port::buffer_pool::{BufferPool, SMALL_BYTES};
 use crate::port::virtio_header::{self, HEADER_BYTES};
 use rustix::fd::OwnedFd;
 use std::sync::Arc;
@@ -75,6 +76,9 @@ impl ActiveQueue {
         if self.fault.is_some() {
             return true;
         }
+        if self.chains.count() > 0 {
+            return false;
+        }
         self.want_kicks(true);
         !self.parts.ring.is_available()
     }
@@ -119,138 +123,271 @@ impl ActiveQueue {
             return None;
         }
         let before = burst.len();
-        let received = self.take_frames(pool, burst, packets_max);
-        let is_new = burst.len() > before;
+        let Self { parts: QueueParts { ring, memory, .. }, header_bytes, chains, .. } = self;
+        let mut to = ReceivedBurst { pool, burst, packets_max: packets_max.min(BURST_PACKETS) };
+        let received = match ring {
+            Ring::Split(ring) => take_frames(ring, chains, memory, *header_bytes, &mut to),
+            Ring::Packed(ring) => take_frames(ring, chains, memory, *header_bytes, &mut to),
+        };
         let received = self.check(received);
-        if received.is_some() {
-            if is_new {
-                self.want_kicks(false);
-            }
+        if received.is_some() && burst.len() > before {
             self.publish();
+            self.want_kicks(false);
         }
         received
-    }
-
-    fn take_frames(
-        &mut self,
-        pool: &mut BufferPool,
-        burst: &mut Vec<Packet>,
-        packets_max: usize,
-    ) -> Result<Received, RingFault> {
-        let Self { parts: QueueParts { ring, memory, .. }, header_bytes, chains, .. } = self;
-        chains.clear();
-        let has_more = ring.read_ahead(memory, chains, packets_max.min(BURST_PACKETS), BURST_BYTES as u64)?;
-        for chain in chains.list() {
-            let frame_bytes = (chain.bytes as usize).saturating_sub(*header_bytes);
-            let Some(mut buffer) = pool.take(if frame_bytes > FRAME_BYTES_MAX { 0 } else { frame_bytes }) else {
-                ring.rewind(chain);
-                return Ok(Received::MaybeMore);
-            };
-            match gather(memory, chains, chain, *header_bytes, &mut buffer) {
-                Ok(offload) => burst.push(Packet::claiming(buffer, offload)),
-                Err(fault) => {
-                    pool.put(buffer);
-                    return Err(fault);
-                }
-            }
-            ring.put_used(chain, 0);
-        }
-        Ok(if has_more { Received::MaybeMore } else { Received::Drained })
     }
 
     /// Sends frames to the guest, which sees them once all are written; sets their verdicts. `expected` is how many there are.
     pub(super) fn send<'a>(&mut self, packets: impl Iterator<Item = &'a mut Packet>, expected: usize) {
         if self.fault.is_none() {
-            let Self { parts: QueueParts { ring, memory, .. }, chains, .. } = self;
-            chains.clear();
-            let read = ring.read_ahead(memory, chains, expected.min(BURST_PACKETS), u64::MAX);
-            self.check(read);
-        }
-        let mut chains_used = 0;
-        for packet in packets {
-            let put = match self.fault {
-                None => self.put_frame(packet, &mut chains_used),
-                Some(fault) => Err(fault),
-            };
-            packet.verdict = match put {
-                Ok(None) => Verdict::Deliver,
-                Ok(Some(reason)) => Verdict::Drop(reason),
-                Err(fault) => {
-                    self.fault = Some(fault);
-                    Verdict::Drop(DropReason::PortDown)
-                }
-            };
-        }
-        // What was read and not used waits for the next burst.
-        if let Some(unused) = self.chains.list().get(chains_used) {
-            self.parts.ring.rewind(unused);
-        }
-        if self.fault.is_none() {
             self.check(Ok(()));
+        }
+        let fault = self.fault;
+        let Self { parts: QueueParts { ring, memory, features, log, .. }, header_bytes, chains, .. } = self;
+        let to = FrameSink {
+            memory,
+            features: *features,
+            log: log.as_deref(),
+            header_bytes: *header_bytes,
+            packets_expected: expected,
+        };
+        let put = match ring {
+            Ring::Split(ring) => put_frames(ring, chains, &to, packets, fault),
+            Ring::Packed(ring) => put_frames(ring, chains, &to, packets, fault),
+        };
+        if fault.is_none() {
+            self.check(put);
         }
         self.publish();
     }
+}
 
-    /// Writes a frame into as many chains as it takes, from the one at `first` on; why it is dropped, if so.
-    #[inline(always)]
-    fn put_frame(&mut self, packet: &mut Packet, first: &mut usize) -> Result<Option<DropReason>, RingFault> {
-        let Self { parts: QueueParts { ring, memory, features, log, .. }, header_bytes, chains, .. } = self;
-        let frame_bytes = packet.buffer.length();
-        let needed = frame_bytes + *header_bytes;
-        let Some(chain) = chains.list().get(*first) else { return self.put_long_frame(packet, first) };
-        let is_whole = chain.is_one_piece() && needed <= chain.bytes as usize && log.is_none();
-        if !is_whole || frame_bytes < ETHERNET_HEADER_BYTES {
-            return self.put_long_frame(packet, first);
+/// Where frames of a guest go to.
+struct ReceivedBurst<'a> {
+    pool: &'a mut BufferPool,
+    burst: &'a mut Vec<Packet>,
+    packets_max: usize,
+}
+
+/// Copies frames of a guest into buffers of the pool, and gives their chains back.
+#[inline(always)]
+fn take_frames(
+    ring: &mut impl BurstRing,
+    chains: &mut Chains,
+    memory: &GuestMemory,
+    header_bytes: usize,
+    to: &mut ReceivedBurst<'_>,
+) -> Result<Received, RingFault> {
+    let packets_max = to.packets_max;
+    ring.read(memory, chains, packets_max)?;
+    let (waiting, pieces) = chains.waiting_mut();
+    let (mut used, mut bytes) = (0, 0);
+    for chain in &waiting[..waiting.len().min(packets_max)] {
+        // Without room for a header it wraps around, and is no short frame.
+        let frame_bytes = (chain.bytes as usize).wrapping_sub(header_bytes);
+        if chain.is_one_piece() && frame_bytes <= SMALL_BYTES {
+            let BufferPiece { address, bytes } = chain.first();
+            let slice = memory.slice(address, bytes as usize).ok_or(RingFault::NotMapped)?;
+            let Some(mut buffer) = to.pool.take(frame_bytes) else { break };
+            let place = buffer.place_with_header(header_bytes, frame_bytes);
+            slice.read(place);
+            // Whether the header says that anything is left undone.
+            match place.first_chunk().copied().map(u16::from_ne_bytes) {
+                Some(0) => to.burst.push(Packet::new(buffer)),
+                _ => push_claiming(to.burst, buffer, header_bytes),
+            }
+        } else {
+            // A burst of short frames is no longer than this.
+            if bytes >= BURST_BYTES {
+                break;
+            }
+            bytes += chain.bytes as usize;
+            if !push_long_frame(memory, pieces, chain, header_bytes, to)? {
+                break;
+            }
         }
-        let header = header_of(packet, *features, 1);
-        let BufferPiece { address, bytes } = chain.first();
-        let slice = memory.slice(address, bytes as usize).ok_or(RingFault::NotMapped)?;
-        // By its size, which is known in either case; a legacy driver does not get the end.
-        match header.first_chunk::<HEADER_BYTES>().filter(|_| *header_bytes == HEADER_BYTES) {
-            Some(header) => slice.write_unless_equal(header),
-            None => slice.write_unless_equal(&header),
-        }
-        slice.from(*header_bytes).write(packet.buffer.frame());
-        ring.put_used(chain, needed as u32);
-        *first += 1;
-        Ok(None)
+        used += 1;
     }
+    let has_more = used == packets_max || used < waiting.len();
+    if used > 0 {
+        ring.put_used(&waiting[..used], |_| 0);
+        chains.forget(used);
+        ring.read_ahead(memory, chains)?;
+    }
+    Ok(if has_more { Received::MaybeMore } else { Received::Drained })
+}
 
-    /// As [`Self::put_frame`], for any frame and any chains.
-    #[inline(never)]
-    fn put_long_frame(&mut self, packet: &mut Packet, first: &mut usize) -> Result<Option<DropReason>, RingFault> {
-        let Self { parts: QueueParts { ring, memory, features, log, .. }, header_bytes, chains, .. } = self;
-        let needed = packet.buffer.length() + *header_bytes;
-        if needed < ETHERNET_HEADER_BYTES + *header_bytes {
+/// Adds a frame that has been received with its header, which says that something is left undone.
+#[inline(never)]
+fn push_claiming(burst: &mut Vec<Packet>, mut buffer: FrameBuffer, header_bytes: usize) {
+    let frame_bytes = buffer.length();
+    let header = buffer.place_with_header(header_bytes, frame_bytes).first_chunk();
+    let offload = header.map_or(Offload::NONE, virtio_header::decode);
+    burst.push(Packet::claiming(buffer, offload));
+}
+
+/// Adds a frame that is copied out of the pieces of its chain; whether a buffer was free. A chain that has no room for a header,
+/// or is longer than any frame, becomes an empty frame, which is dropped for its length as any other.
+#[inline(never)]
+fn push_long_frame(
+    memory: &GuestMemory,
+    pieces: &ChainPieces,
+    chain: &Chain,
+    header_bytes: usize,
+    ReceivedBurst { pool, burst, .. }: &mut ReceivedBurst<'_>,
+) -> Result<bool, RingFault> {
+    let frame_bytes = (chain.bytes as usize).checked_sub(header_bytes).filter(|bytes| *bytes <= FRAME_BYTES_MAX);
+    let Some(mut buffer) = pool.take(frame_bytes.unwrap_or(0)) else { return Ok(false) };
+    let Some(frame_bytes) = frame_bytes else {
+        buffer.set_length(0);
+        burst.push(Packet::new(buffer));
+        return Ok(true);
+    };
+    let place = buffer.place_with_header(header_bytes, frame_bytes);
+    if let Err(fault) = gather(memory, pieces, chain, place) {
+        pool.put(buffer);
+        return Err(fault);
+    }
+    push_claiming(burst, buffer, header_bytes);
+    Ok(true)
+}
+
+/// Copies the pieces of a chain, as far as there is room.
+fn gather(memory: &GuestMemory, pieces: &ChainPieces, chain: &Chain, room: &mut [u8]) -> Result<(), RingFault> {
+    let mut at = 0;
+    for piece in std::iter::once(&chain.first()).chain(pieces.others(chain)) {
+        let slice = memory.slice(piece.address, piece.bytes as usize).ok_or(RingFault::NotMapped)?;
+        slice.read(room.get_mut(at..).unwrap_or_default());
+        at += slice.len();
+    }
+    Ok(())
+}
+
+/// Where frames are written to.
+struct FrameSink<'a> {
+    memory: &'a GuestMemory,
+    features: Features,
+    log: Option<&'a DirtyLog>,
+    header_bytes: usize,
+    packets_expected: usize,
+}
+
+/// Writes frames into chains of a guest, gives these back, and sets the verdicts of the packets.
+#[inline(always)]
+fn put_frames<'a>(
+    ring: &mut impl BurstRing,
+    chains: &mut Chains,
+    to: &FrameSink<'_>,
+    mut packets: impl Iterator<Item = &'a mut Packet>,
+    fault: Option<RingFault>,
+) -> Result<(), RingFault> {
+    let (header_bytes, has_log) = (to.header_bytes, to.log.is_some());
+    let mut done = match fault {
+        None => ring.read(to.memory, chains, to.packets_expected.min(BURST_PACKETS)),
+        Some(fault) => Err(fault),
+    };
+    let mut next = packets.next();
+    while done.is_ok() && next.is_some() {
+        // Frames that fit into a chain each; these are given back together.
+        let (waiting, _) = chains.waiting_mut();
+        let mut used = 0;
+        for chain in waiting {
+            let Some(packet) = next.as_mut() else { break };
+            let frame_bytes = packet.buffer.length();
+            let needed = frame_bytes + header_bytes;
+            let fits = chain.is_one_piece() && needed <= chain.bytes as usize;
+            if !fits || frame_bytes < ETHERNET_HEADER_BYTES || has_log {
+                break;
+            }
+            done = put_whole_frame(packet, chain, to);
+            if done.is_err() {
+                break;
+            }
+            chain.bytes = needed as u32;
+            packet.verdict = Verdict::Deliver;
+            used += 1;
+            next = packets.next();
+        }
+        give_back(ring, chains, used);
+        if done.is_ok()
+            && let Some(packet) = next.take()
+        {
+            let put = put_long_frame(ring, chains, to, packet);
+            packet.verdict = match put {
+                Ok(reason) => reason.map_or(Verdict::Deliver, Verdict::Drop),
+                Err(_) => Verdict::Drop(DropReason::PortDown),
+            };
+            done = put.map(drop);
+            next = packets.next();
+        }
+    }
+    for packet in next.into_iter().chain(packets) {
+        packet.verdict = Verdict::Drop(DropReason::PortDown);
+    }
+    done.and_then(|()| ring.read_ahead(to.memory, chains))
+}
+
+/// Gives back the chains that are next, with as many bytes written as they say.
+#[inline(always)]
+fn give_back(ring: &mut impl BurstRing, chains: &mut Chains, count: usize) {
+    ring.put_used(&chains.waiting()[..count], |chain| chain.bytes);
+    chains.forget(count);
+}
+
+/// Writes a frame into a chain of one piece that has room for it.
+#[inline(always)]
+fn put_whole_frame(packet: &Packet, chain: &Chain, to: &FrameSink<'_>) -> Result<(), RingFault> {
+    let BufferPiece { address, bytes } = chain.first();
+    let slice = to.memory.slice(address, bytes as usize).ok_or(RingFault::NotMapped)?;
+    // A legacy driver does not get the end of the header.
+    let is_legacy = to.header_bytes == HEADER_BYTES;
+    if !packet.offload.is_none() {
+        slice.write(&header_of(packet, to.features, 1)[..to.header_bytes]);
+    } else if is_legacy {
+        slice.write_unless_equal(&[0; HEADER_BYTES]);
+    } else {
+        slice.write_unless_equal(&PLAIN_HEADER);
+    }
+    slice.from(to.header_bytes).write(packet.buffer.frame());
+    Ok(())
+}
+
+/// Writes a frame into as many chains as it takes; why it is dropped, if so.
+#[inline(never)]
+fn put_long_frame(
+    ring: &mut impl BurstRing,
+    chains: &mut Chains,
+    to: &FrameSink<'_>,
+    packet: &mut Packet,
+) -> Result<Option<DropReason>, RingFault> {
+    let needed = packet.buffer.length() + to.header_bytes;
+    if needed < ETHERNET_HEADER_BYTES + to.header_bytes {
+        return Ok(Some(DropReason::PortRefused));
+    }
+    let chains_max = if to.features.has(Feature::MergeableBuffers) { CHAINS_MAX } else { 1 };
+    let (mut count, mut room) = (0, 0);
+    while room < needed {
+        if count == chains_max {
+            // Another chain would not help: without mergeable buffers a frame has to fit into one.
             return Ok(Some(DropReason::PortRefused));
         }
-        if *first == chains.list().len() {
-            chains.clear();
-            *first = 0;
+        if count == chains.count() {
+            ring.read(to.memory, chains, count + 1)?;
         }
-        let chains_max = if features.has(Feature::MergeableBuffers) { CHAINS_MAX } else { 1 };
-        let (mut end, mut room) = (*first, 0);
-        while room < needed {
-            if end - *first == chains_max {
-                // Another chain would not help: without mergeable buffers a frame has to fit into one.
-                return Ok(Some(DropReason::PortRefused));
-            }
-            if end == chains.list().len() && !ring.next(memory, chains)? {
-                return Ok(Some(DropReason::PortFull));
-            }
-            room += chains.list()[end].bytes as usize;
-            end += 1;
-        }
-        let header = header_of(packet, *features, end - *first);
-        let mut bytes = with_header(&mut packet.buffer, &header, *header_bytes);
-        for chain in &chains.list()[*first..end] {
-            let written = scatter(memory, chains, chain, bytes, log.as_deref())?;
-            bytes = &bytes[written..];
-            ring.put_used(chain, written as u32);
-        }
-        *first = end;
-        Ok(None)
+        let Some(chain) = chains.waiting().get(count) else { return Ok(Some(DropReason::PortFull)) };
+        room += chain.bytes as usize;
+        count += 1;
     }
+    let header = header_of(packet, to.features, count);
+    let mut bytes = with_header(&mut packet.buffer, &header, to.header_bytes);
+    let (waiting, pieces) = chains.waiting_mut();
+    for chain in &mut waiting[..count] {
+        let written = scatter(to, pieces, chain, bytes)?;
+        bytes = &bytes[written..];
+        chain.bytes = written as u32;
+    }
+    give_back(ring, chains, count);
+    Ok(None)
 }
 
 /// A frame with its header in front, whose end a legacy driver does not get.
@@ -263,71 +400,32 @@ fn with_header<'a>(buffer: &'a mut FrameBuffer, header: &[u8; HEADER_BYTES_MAX],
     }
 }
 
+/// The header of a frame that is whole and in one buffer.
+const PLAIN_HEADER: [u8; HEADER_BYTES_MAX] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0];
+
 /// The header of a frame to the guest.
-#[inline(always)]
+#[inline(never)]
 fn header_of(packet: &Packet, features: Features, chains: usize) -> [u8; HEADER_BYTES_MAX] {
     let mut header = [0; HEADER_BYTES_MAX];
-    if !packet.offload.is_none() {
-        let mut offload = packet.offload;
-        offload.marks_congestion_once &= features.has(Feature::GuestEcn);
-        header[..HEADER_BYTES].copy_from_slice(&virtio_header::encode(&offload));
-    }
+    let mut offload = packet.offload;
+    offload.marks_congestion_once &= features.has(Feature::GuestEcn);
+    header[..HEADER_BYTES].copy_from_slice(&virtio_header::encode(&offload));
     header[HEADER_BYTES..].copy_from_slice(&(chains as u16).to_le_bytes());
     header
 }
 
-/// Copies a frame out of the pieces of its chain. A chain that has no room for a header, or is longer than any frame, becomes an
-/// empty frame, which is dropped for its length as any other.
-#[inline(always)]
-fn gather(
-    memory: &GuestMemory,
-    chains: &Chains,
-    chain: &Chain,
-    header_bytes: usize,
-    buffer: &mut FrameBuffer,
-) -> Result<Offload, RingFault> {
-    let bytes = chain.bytes as usize;
-    if bytes < header_bytes || bytes - header_bytes > FRAME_BYTES_MAX {
-        buffer.set_length(0);
-        return Ok(Offload::NONE);
-    }
-    let room = buffer.room_with_header(header_bytes);
-    let first = chain.first();
-    memory.slice(first.address, first.bytes as usize).ok_or(RingFault::NotMapped)?.read(room);
-    if !chain.is_one_piece() {
-        let mut at = first.bytes as usize;
-        for piece in chains.others(chain) {
-            let slice = memory.slice(piece.address, piece.bytes as usize).ok_or(RingFault::NotMapped)?;
-            slice.read(&mut room[at..]);
-            at += slice.len();
-        }
-    }
-    let offload = match room.first_chunk::<HEADER_BYTES>() {
-        Some(header) if header[..2] != [0, 0] => virtio_header::decode(header),
-        _ => Offload::NONE,
-    };
-    buffer.set_length(bytes - header_bytes);
-    Ok(offload)
-}
-
 /// Copies bytes into the pieces of a chain; how many.
-fn scatter(
-    memory: &GuestMemory,
-    chains: &Chains,
-    chain: &Chain,
-    bytes: &[u8],
-    log: Option<&DirtyLog>,
-) -> Result<usize, RingFault> {
+fn scatter(to: &FrameSink<'_>, pieces: &ChainPieces, chain: &Chain, bytes: &[u8]) -> Result<usize, RingFault> {
     if chain.bytes == 0 {
         // Nobody has checked where it is.
         return Ok(0);
     }
     let mut written = 0;
-    for piece in std::iter::once(&chain.first()).chain(chains.others(chain)) {
-        let slice = memory.slice(piece.address, piece.bytes as usize).ok_or(RingFault::NotMapped)?;
+    for piece in std::iter::once(&chain.first()).chain(pieces.others(chain)) {
+        let slice = to.memory.slice(piece.address, piece.bytes as usize).ok_or(RingFault::NotMapped)?;
         let count = slice.len().min(bytes.len() - written);
         slice.write(&bytes[written..written + count]);
-        if let Some(log) = log {
+        if let Some(log) = to.log {
             log.mark(piece.address, count);
         }
         written += count;

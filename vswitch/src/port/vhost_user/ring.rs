@@ -1,6 +1,6 @@
 //! A virtqueue of either format, as its queue uses it.
 
-use super::chain::{Chain, Chains, RingAddresses, RingFault};
+use super::chain::RingAddresses;
 use super::dirty_log::DirtyLog;
 use super::guest_memory::GuestMemory;
 use super::packed_ring::PackedRing;
@@ -42,70 +42,6 @@ impl Ring {
         match self {
             Self::Split(ring) => ring.base(),
             Self::Packed(ring) => ring.base(),
-        }
-    }
-
-    /// Reads the next chain and goes on behind it; whether there was one.
-    ///
-    /// # Errors
-    /// The chain breaks a rule.
-    pub(super) fn next(&mut self, memory: &GuestMemory, chains: &mut Chains) -> Result<bool, RingFault> {
-        match self {
-            Self::Split(ring) => ring.next(memory, chains),
-            Self::Packed(ring) => ring.next(memory, chains),
-        }
-    }
-
-    /// Reads chains that are available until the list has `chains_max` or, with its last, `bytes_max`; has the memory that they
-    /// begin with fetched. Whether there may be more.
-    ///
-    /// # Errors
-    /// A chain breaks a rule.
-    #[inline]
-    pub(super) fn read_ahead(
-        &mut self,
-        memory: &GuestMemory,
-        chains: &mut Chains,
-        chains_max: usize,
-        bytes_max: u64,
-    ) -> Result<bool, RingFault> {
-        match self {
-            Self::Split(ring) => {
-                ring.prefetch(chains_max)?;
-                while chains.is_below(chains_max, bytes_max) {
-                    if !ring.next(memory, chains)? {
-                        return Ok(false);
-                    }
-                    chains.prefetch_last(memory);
-                }
-            }
-            Self::Packed(ring) => {
-                while chains.is_below(chains_max, bytes_max) {
-                    if !ring.next(memory, chains)? {
-                        return Ok(false);
-                    }
-                    chains.prefetch_last(memory);
-                }
-            }
-        }
-        Ok(true)
-    }
-
-    /// Goes back to where a chain begins that is not used yet.
-    pub(super) fn rewind(&mut self, chain: &Chain) {
-        match self {
-            Self::Split(ring) => ring.rewind(chain),
-            Self::Packed(ring) => ring.rewind(chain),
-        }
-    }
-
-    /// Gives a chain back with so many bytes written. Chains are given back in their order; the guest sees them once they are
-    /// published.
-    #[inline]
-    pub(super) fn put_used(&mut self, chain: &Chain, written_bytes: u32) {
-        match self {
-            Self::Split(ring) => ring.put_used(chain, written_bytes),
-            Self::Packed(ring) => ring.put_used(chain, written_bytes),
         }
     }
 

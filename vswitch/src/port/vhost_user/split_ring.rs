@@ -1,12 +1,16 @@
 //! Split virtqueues (VIRTIO 1.2 §2.7).
 
+use super::burst_ring::BurstRing;
 use super::chain::{
-    Chain, Chains, DESCRIPTOR_BYTES, Descriptor, FLAG_INDIRECT, FLAG_NEXT, RingAddresses, RingFault, TableFormat,
-    mark_part, read_indirect,
+    Chain, ChainPieces, Chains, Descriptor, FLAG_INDIRECT, FLAG_NEXT, RingAddresses, RingFault, TableFormat, mark_part,
+    read_indirect,
 };
 use super::dirty_log::DirtyLog;
-use super::guest_memory::{GuestMemory, RingPart, full_fence};
+use super::guest_memory::GuestMemory;
+use super::ring_memory::{DescriptorTable, RingPart, full_fence};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+use vswitch_core::config::limits::BURST_PACKETS;
 
 /// Offsets within the available and the used part, bytes.
 const FLAGS: usize = 0;
@@ -27,7 +31,7 @@ const INDIRECT_FORMAT: TableFormat = TableFormat { flags_word: 0, is_linked: tru
 /// it was left, whatever front end comes next.
 #[derive(Debug)]
 pub(super) struct SplitRing {
-    descriptors: RingPart,
+    descriptors: DescriptorTable,
     available: RingPart,
     used: RingPart,
     size: u16,
@@ -50,7 +54,7 @@ impl SplitRing {
         let entries = usize::from(size);
         let event_bytes = if has_event_index { 2 } else { 0 };
         let part = |address, bytes, alignment| RingPart::new(memory, address, bytes, alignment);
-        let descriptors = part(addresses.descriptors, entries * DESCRIPTOR_BYTES, 16)?;
+        let descriptors = DescriptorTable::new(memory, addresses.descriptors, size)?;
         let available = part(addresses.driver, ENTRIES + entries * AVAILABLE_ENTRY_BYTES + event_bytes, 2)?;
         let used = part(addresses.device, ENTRIES + entries * USED_ENTRY_BYTES + event_bytes, 4)?;
         let next = used.load(INDEX);
@@ -80,102 +84,84 @@ impl SplitRing {
         index as usize & (self.size as usize - 1)
     }
 
-    #[inline]
-    fn head(&self, index: u16) -> u16 {
-        self.available.load_relaxed(ENTRIES + self.slot(index) * AVAILABLE_ENTRY_BYTES)
-    }
-
-    #[inline]
-    fn refresh(&mut self) -> Result<(), RingFault> {
-        if self.next == self.available_end {
-            self.available_end = self.available.load(INDEX);
-            if self.available_end.wrapping_sub(self.next) > self.size {
-                return Err(RingFault::IndexOutOfRange);
-            }
-        }
-        Ok(())
-    }
-
-    /// Has the descriptors of up to `chains_max` chains fetched.
-    #[inline]
-    pub(super) fn prefetch(&mut self, chains_max: usize) -> Result<(), RingFault> {
-        self.refresh()?;
-        let available = self.available_end.wrapping_sub(self.next);
-        for ahead in 0..available.min(chains_max as u16) {
-            let head = self.head(self.next.wrapping_add(ahead));
-            self.descriptors.prefetch(usize::from(head) * DESCRIPTOR_BYTES);
-        }
-        Ok(())
-    }
-
+    /// The heads of chains that were made available, by their slots.
     #[inline(always)]
-    pub(super) fn next(&mut self, memory: &GuestMemory, chains: &mut Chains) -> Result<bool, RingFault> {
-        self.refresh()?;
-        if self.next == self.available_end {
-            return Ok(false);
+    fn heads(&self) -> &[AtomicU16] {
+        self.available.words(ENTRIES, self.size)
+    }
+
+    /// How many chains are known to be available and not read yet.
+    #[inline(always)]
+    const fn known(&self) -> usize {
+        self.available_end.wrapping_sub(self.next) as usize
+    }
+
+    /// Has the descriptors of the next chains fetched.
+    #[inline(always)]
+    fn prefetch(&self, count: usize) {
+        let (heads, next) = (self.heads(), usize::from(self.next));
+        for at in next..next + count {
+            self.descriptors.prefetch(heads[at & (heads.len() - 1)].load(Ordering::Relaxed));
         }
-        let (head, position) = (self.head(self.next), u32::from(self.next));
-        let descriptor = self.descriptor(head)?;
-        let [flags, _] = descriptor.words;
-        if flags & (FLAG_NEXT | FLAG_INDIRECT) == 0 {
-            // Most frames are one descriptor.
-            chains.push_whole(descriptor, flags, head, position)?;
-        } else {
-            self.read_long(memory, descriptor, chains)?;
-            chains.end(head, 1, position);
+    }
+
+    /// Reads chains, so many of which are available.
+    #[inline(always)]
+    fn take(&mut self, memory: &GuestMemory, chains: &mut Chains, count: usize) -> Result<(), RingFault> {
+        let (room, pieces) = chains.room(chains.count() + count);
+        let whole = pieces.whole();
+        let (heads, table, next) = (self.heads(), self.descriptors.all(), usize::from(self.next));
+        let count = room.len();
+        for (at, chain) in (next..).zip(room) {
+            let head = heads[at & (heads.len() - 1)].load(Ordering::Relaxed);
+            let descriptor = table.get(usize::from(head)).ok_or(RingFault::DescriptorOutOfRange)?;
+            let descriptor = Descriptor::load(descriptor);
+            let [flags, _] = descriptor.words;
+            if whole.has(flags) {
+                // Most frames are one descriptor.
+                *chain = Chain::whole(descriptor, head);
+            } else {
+                self.read_long(memory, descriptor, pieces)?;
+                *chain = pieces.end(head, 1);
+            }
+            whole.prefetch(memory, chain);
         }
-        self.next = self.next.wrapping_add(1);
-        Ok(true)
+        chains.add(count);
+        self.next = self.next.wrapping_add(count as u16);
+        Ok(())
     }
 
     /// Reads a chain of several descriptors, or in a table.
     #[inline(never)]
-    fn read_long(&self, memory: &GuestMemory, first: Descriptor, chains: &mut Chains) -> Result<(), RingFault> {
+    fn read_long(&self, memory: &GuestMemory, first: Descriptor, pieces: &mut ChainPieces) -> Result<(), RingFault> {
         let [flags, next] = first.words;
         match flags & (FLAG_NEXT | FLAG_INDIRECT) {
             FLAG_NEXT => {
-                chains.push(first, flags)?;
-                self.follow(memory, next, chains)
+                pieces.push(first, flags)?;
+                self.follow(memory, next, pieces)
             }
-            FLAG_INDIRECT => read_indirect(memory, first, INDIRECT_FORMAT, chains),
+            FLAG_INDIRECT => read_indirect(memory, first, INDIRECT_FORMAT, pieces),
+            0 => pieces.push(first, flags),
             _ => Err(RingFault::IndirectTable),
         }
     }
 
-    #[inline(always)]
-    fn descriptor(&self, index: u16) -> Result<Descriptor, RingFault> {
-        if index >= self.size {
-            return Err(RingFault::DescriptorOutOfRange);
-        }
-        Ok(Descriptor::read(self.descriptors.descriptor(usize::from(index) * DESCRIPTOR_BYTES)))
-    }
-
     /// Reads the descriptors of a chain behind its first.
-    fn follow(&self, memory: &GuestMemory, mut index: u16, chains: &mut Chains) -> Result<(), RingFault> {
+    fn follow(&self, memory: &GuestMemory, mut index: u16, pieces: &mut ChainPieces) -> Result<(), RingFault> {
         // A chain has no more descriptors than the ring, so one that goes on comes back to some of its own.
         for _ in 1..self.size {
-            let descriptor = self.descriptor(index)?;
+            let descriptor = self.descriptors.all().get(usize::from(index)).ok_or(RingFault::DescriptorOutOfRange)?;
+            let descriptor = Descriptor::load(descriptor);
             let [flags, next] = descriptor.words;
             match flags & (FLAG_NEXT | FLAG_INDIRECT) {
-                0 => return chains.push(descriptor, flags),
-                FLAG_NEXT => chains.push(descriptor, flags)?,
-                FLAG_INDIRECT => return read_indirect(memory, descriptor, INDIRECT_FORMAT, chains),
+                0 => return pieces.push(descriptor, flags),
+                FLAG_NEXT => pieces.push(descriptor, flags)?,
+                FLAG_INDIRECT => return read_indirect(memory, descriptor, INDIRECT_FORMAT, pieces),
                 _ => return Err(RingFault::IndirectTable),
             }
             index = next;
         }
         Err(RingFault::ChainTooLong)
-    }
-
-    pub(super) fn rewind(&mut self, chain: &Chain) {
-        self.next = chain.position as u16;
-    }
-
-    #[inline]
-    pub(super) fn put_used(&mut self, chain: &Chain, written_bytes: u32) {
-        let offset = ENTRIES + self.slot(self.used_next) * USED_ENTRY_BYTES;
-        self.used.store_pair(offset, [u32::from(chain.identifier), written_bytes]);
-        self.used_next = self.used_next.wrapping_add(1);
     }
 
     #[inline]
@@ -212,6 +198,50 @@ impl SplitRing {
     }
 
     pub(super) fn is_untouched(&self) -> bool {
-        self.available.is_zero() && self.descriptors.is_zero()
+        self.available.is_zero() && self.descriptors.part().is_zero()
+    }
+}
+
+impl BurstRing for SplitRing {
+    #[inline(always)]
+    fn read(&mut self, memory: &GuestMemory, chains: &mut Chains, chains_max: usize) -> Result<(), RingFault> {
+        let missing = chains_max.saturating_sub(chains.count());
+        if missing == 0 {
+            return Ok(());
+        }
+        if self.known() < missing {
+            self.available_end = self.available.load(INDEX);
+            if self.known() > usize::from(self.size) {
+                return Err(RingFault::IndexOutOfRange);
+            }
+        }
+        let count = missing.min(self.known());
+        self.prefetch(count);
+        self.take(memory, chains, count)
+    }
+
+    #[inline(always)]
+    fn read_ahead(&mut self, memory: &GuestMemory, chains: &mut Chains) -> Result<(), RingFault> {
+        let missing = BURST_PACKETS.saturating_sub(chains.count());
+        self.take(memory, chains, missing.min(self.known()))?;
+        let used = ENTRIES + self.slot(self.used_next) * USED_ENTRY_BYTES;
+        self.used.prefetch_to_write(used, chains.count().min(BURST_PACKETS) * USED_ENTRY_BYTES);
+        match self.known().min(BURST_PACKETS) {
+            // The guest may have made more available when it is looked for.
+            0 => self.available.prefetch(INDEX),
+            count => self.prefetch(count),
+        }
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn put_used(&mut self, chains: &[Chain], written_bytes: impl Fn(&Chain) -> u32) {
+        let (entries, next) = (self.used.pairs(ENTRIES, self.size), usize::from(self.used_next));
+        for (at, chain) in (next..).zip(chains) {
+            let [identifier, written] = &entries[at & (entries.len() - 1)];
+            identifier.store(chain.identifier.into(), Ordering::Relaxed);
+            written.store(written_bytes(chain), Ordering::Relaxed);
+        }
+        self.used_next = self.used_next.wrapping_add(chains.len() as u16);
     }
 }
