@@ -12,6 +12,8 @@ mod flow;
 mod headers;
 #[path = "properties/many_sets.rs"]
 mod many_sets;
+#[path = "properties/rates.rs"]
+mod rates;
 #[path = "properties/segments.rs"]
 mod segments;
 
