@@ -246,9 +246,7 @@ pub(crate) fn next_eni(context: &EniContext<'_>, route: AddressRoute, addresses:
         AddressRoute::Nowhere => {
             let uplink = context.network.uplink.as_deref()?;
             // An external address comes back in, so it may be one that never leaves.
-            let is_external = matches!(addresses,
-                Addresses::V4 { destination, .. } if uplink.nat.is_external(destination));
-            (is_external || may_leave(addresses)).then_some(uplink.index)
+            (uplink.nat.is_external_destination(addresses) || may_leave(addresses)).then_some(uplink.index)
         }
         AddressRoute::Peer(vpc) => match context.snapshot.vpc(vpc)?.route(addresses) {
             AddressRoute::Owner(next) => Some(next),

@@ -186,8 +186,7 @@ impl Shard {
             return verdict;
         }
         let Some(eni) = self.target(uplink, &packet.headers, packet.buffer.frame(), now) else {
-            let is_external = matches!(packet.headers.tuple.addresses,
-                Addresses::V4 { destination, .. } if entry.nat.is_external(destination));
+            let is_external = entry.nat.is_external_destination(packet.headers.tuple.addresses);
             return Verdict::Drop(if is_external { DropReason::NatUnmapped } else { DropReason::NoRoute });
         };
         let Some(receiver) = context.snapshot.eni(eni) else { return Verdict::Drop(DropReason::EniGone) };

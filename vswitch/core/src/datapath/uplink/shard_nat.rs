@@ -34,16 +34,22 @@ impl ShardNat {
     /// The mappings of an ENI, none yet if another had the index before.
     #[inline]
     pub(super) fn of(&mut self, context: &EniContext<'_>) -> &mut EniNat {
-        let place = context.index.0 as usize;
-        if self.by_eni.len() <= place {
-            self.by_eni.resize_with(place + 1, || None);
-        }
-        let epoch = context.eni.epoch;
-        let slot = &mut self.by_eni[place];
+        let (epoch, seed) = (context.eni.epoch, self.seed);
+        let slot = self.slot(context.index);
         if slot.as_ref().is_none_or(|nat| nat.epoch() != epoch) {
             *slot = None;
         }
-        slot.get_or_insert_with(|| Box::new(EniNat::new(context.index, epoch, self.seed)))
+        slot.get_or_insert_with(|| Box::new(EniNat::new(context.index, epoch, seed)))
+    }
+
+    /// The place of an ENI's mappings.
+    #[inline]
+    fn slot(&mut self, eni: EniIndex) -> &mut Option<Box<EniNat>> {
+        let place = eni.0 as usize;
+        if self.by_eni.len() <= place {
+            self.by_eni.resize_with(place + 1, || None);
+        }
+        &mut self.by_eni[place]
     }
 
     /// The mappings of an ENI, if it has any and they are what `table` permits.
@@ -78,14 +84,9 @@ impl ShardNat {
 
     /// Puts the mappings of an ENI in that were another shard's.
     pub(in crate::datapath) fn put(&mut self, eni: EniIndex, nat: Option<Box<EniNat>>) {
-        if nat.is_none() {
-            return;
+        if nat.is_some() {
+            *self.slot(eni) = nat;
         }
-        let place = eni.0 as usize;
-        if self.by_eni.len() <= place {
-            self.by_eni.resize_with(place + 1, || None);
-        }
-        self.by_eni[place] = nat;
     }
 
     /// Ends mappings whose time has come, and all of ENIs that are gone: of one ENI in each call, and of each once a second.

@@ -212,8 +212,7 @@ impl Shard {
     ) -> bool {
         let Some(nat) = receiver.network.uplink.as_deref().map(|uplink| &uplink.nat) else { return false };
         // Who comes from inside has an external source, which nobody outside may claim (`enter`): rules decide.
-        let is_from_inside = matches!(packet.headers.tuple.addresses,
-            Addresses::V4 { source, .. } if nat.is_external(source));
+        let is_from_inside = nat.is_external_destination(packet.headers.tuple.addresses.reverse());
         if nat.filtering == NatFiltering::Endpoint || is_from_inside {
             return true;
         }
