@@ -174,6 +174,10 @@ impl EniMappings {
     /// A random port among those that `free` has in a block, by the block's place and its own.
     fn choose(&mut self, free: impl Fn(&Block) -> u64, is_reserved: &impl Fn(u16) -> bool) -> Option<(usize, usize)> {
         let count = self.blocks.all.len();
+        // Nothing to look for, as often as an ENI without ports asks.
+        if self.by_private.len() == count * PORTS {
+            return None;
+        }
         let random = self.random.next();
         let (start, turn) = ((random as usize) % count.max(1), (random >> 32) as u32 % u64::BITS);
         (start..count).chain(0..start).find_map(|number| {
