@@ -162,6 +162,8 @@ fn repeated_later(sessions: &[RecentSession]) -> u64 {
 
 /// A bit for each candidate that gives way, of which there should be `wanted`; the candidates are ordered from the
 /// oldest. Closing ones go first, then as many of each peer as are needed to level the peers with the most.
+// Whether the compiler inlined it by itself depended on code elsewhere.
+#[inline(always)]
 fn choose(candidates: &[ReclaimCandidate], wanted: usize) -> u64 {
     let (mut left, mut victims) = (wanted, 0);
     // The candidates are in order, so of several closing ones the oldest go.
