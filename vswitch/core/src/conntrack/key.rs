@@ -77,10 +77,18 @@ pub fn key_of(tuple: &Tuple) -> (Key, bool) {
 
 #[inline(always)]
 fn key_between<K: ConnectionKey>(addresses: [K::Address; 2], ports: u32) -> (Key, bool) {
+    let (key, swapped) = ordered::<K>(addresses, ports);
+    (key.any(), swapped)
+}
+
+/// The key of packets between two addresses with these ports, the source's in the upper half; and whether the source is the
+/// second end.
+#[inline(always)]
+pub(crate) fn ordered<K: ConnectionKey>(addresses: [K::Address; 2], ports: u32) -> (K, bool) {
     let (key, is_second) = K::between(addresses);
     // Without ports in the order, both directions of a connection from an address to itself would have two keys.
     let swapped = is_second || (addresses[0] == addresses[1] && ports > ports.rotate_left(16));
-    (key.with_ports(turned(ports, swapped)).any(), swapped)
+    (key.with_ports(turned(ports, swapped)), swapped)
 }
 
 /// Ports in the order of the ends.

@@ -3,7 +3,7 @@
 use crate::config::desired::Direction;
 use crate::config::ids::EniEpoch;
 use crate::conntrack::fragments::{FragmentEntry, FragmentKey, Fragments};
-use crate::conntrack::key::{ConnectionKey, Key, KeyV4, KeyV6, hash_of, key_of, turned};
+use crate::conntrack::key::{ConnectionKey, Key, KeyV4, KeyV6, hash_of, key_of, ordered, turned};
 use crate::conntrack::recent::RecentSession;
 use crate::conntrack::slot::Slot;
 use crate::conntrack::syns::{SynKey, Syns};
@@ -132,6 +132,23 @@ impl ConnectionTables {
         let ports = turned(plain.ports, swapped);
         let hash = hash_of(seed, ports, plain.protocol, self.secret);
         (LookupKey { key: ends.with_ports(ports).any(), protocol: plain.protocol, swapped, hash }, table.prefetch(hash))
+    }
+
+    /// [`ConnectionTables::reach_for`] for a packet between addresses of the family of `table`; the source's port is in the
+    /// upper half of `ports`.
+    // A tuple would go through memory, written in small parts and read in large ones, which costs more than the rest.
+    #[inline(always)]
+    pub(crate) fn reach_between<K: ConnectionKey>(
+        &self,
+        table: &Table<K>,
+        addresses: [K::Address; 2],
+        ports: u32,
+        protocol: u8,
+        salt: u32,
+    ) -> (LookupKey, Slot) {
+        let (key, swapped) = ordered::<K>(addresses, ports);
+        let hash = key.hash(protocol, salt, self.secret);
+        (LookupKey { key: key.any(), protocol, swapped, hash }, table.prefetch(hash))
     }
 
     /// The key of packets between two addresses, without ports; the seed of its hash in the network with this salt; and

@@ -139,6 +139,7 @@ pub(crate) fn check_source(context: &EniContext<'_>, headers: &Headers) -> Resul
 }
 
 /// Whether a packet from outside claims to be from inside: from an address of the VPC, or from an external one.
+#[inline(always)]
 pub(super) fn is_from_inside(uplink: &UplinkContext<'_>, addresses: Addresses) -> bool {
     let UplinkContext { context, entry } = uplink;
     entry.nat.is_external_destination(addresses.reverse())

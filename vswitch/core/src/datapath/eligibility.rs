@@ -11,6 +11,7 @@ use crate::compile::snapshot::EniEntry;
 use crate::config::desired::{MatchConditions, Settings};
 use crate::config::ids::EniIndex;
 use crate::config::services::ServiceAddress;
+use crate::conntrack::key::ConnectionKey;
 use crate::conntrack::opener::is_like_answer;
 use crate::conntrack::tables::{ConnectionTables, FoundSession};
 use crate::datapath::anti_spoof::{is_from_inside, owns_source};
@@ -134,8 +135,13 @@ pub(super) fn receiver(
 
 /// Whether packets with these hardware and IP addresses leave the VPC on the fast path: from the first address of the
 /// sender, through the router, to one outside. [`crosses`] says whether those of the sender may.
-#[inline]
-pub(super) fn leaves(sender: &EniContext<'_>, macs: [[u8; 6]; 2], addresses: Addresses) -> bool {
+#[inline(never)]
+pub(super) fn leaves<K: ConnectionKey>(
+    sender: &EniContext<'_>,
+    macs: [[u8; 6]; 2],
+    addresses: [K::Address; 2],
+) -> bool {
+    let addresses = K::addresses(addresses);
     let Some(uplink) = sender.network.uplink.as_deref() else { return false };
     let [to, from] = macs;
     to == sender.network.gateway_mac.0
@@ -151,7 +157,7 @@ pub(super) fn leaves(sender: &EniContext<'_>, macs: [[u8; 6]; 2], addresses: Add
 
 /// Whether packets with these hardware and IP addresses enter the VPC on the fast path: from an address outside. [`crosses`]
 /// says whether those of their receiver may.
-#[inline]
+#[inline(always)]
 pub(super) fn enters(uplink: &UplinkContext<'_>, macs: [[u8; 6]; 2], addresses: Addresses) -> bool {
     let [to, _] = macs;
     to == uplink.entry.mac.0 && to[0] & 1 == 0 && !is_group_destination(addresses) && !is_from_inside(uplink, addresses)

@@ -268,14 +268,14 @@ fn reach<K: ConnectionKey, const N: usize>(
     let known = match burst_paths.known(ethernet, ends) {
         Some(known) => known,
         None => {
-            let addresses = K::addresses(plain.addresses);
-            if at.0.network.uplink.is_some() && eligibility::leaves(at.0, ethernet.addresses(), addresses) {
+            if at.0.network.uplink.is_some() && eligibility::leaves::<K>(at.0, ethernet.addresses(), plain.addresses) {
                 packet_context.burst_path = PacketContext::LEAVES;
                 packet_context.segment = plain.segment;
                 (packet_context.entry, packet_context.guess) =
-                    at.1.reach_for(&plain.tuple(addresses), at.0.network.salt);
+                    at.1.reach_between(table, plain.addresses, plain.ports, plain.protocol, at.0.network.salt);
                 return Some(());
             }
+            let addresses = K::addresses(plain.addresses);
             let mut path_key = PathKey { ethernet, ends: [0; 4] };
             path_key.ends[..N].copy_from_slice(ends);
             burst_paths.find(at, (&path_key, addresses), path_cache)?;

@@ -71,6 +71,7 @@ struct PortMapping {
 const _: () = assert!(size_of::<PortMapping>() == 16);
 
 impl PortMapping {
+    /// A port that is free: of no protocol, so that a look at the mapping alone tells.
     const NONE: Self = Self { inside: PrivatePort { address: 0, port: 0, protocol: 0 }, until: Tick(0), remote: 0 };
     const MANY: u32 = 0;
 }
@@ -98,6 +99,7 @@ impl EniMappings {
                 if block.is_used(place) && !is_permitted(mapping.inside.address) {
                     forget(by_private, random, mapping.inside, block.port(place));
                     block.used &= !(1 << place);
+                    block.mappings[place] = PortMapping::NONE;
                 }
             }
         }
@@ -132,6 +134,14 @@ impl EniMappings {
     pub(crate) fn private(&self, port: u16, protocol: u8) -> Option<PrivatePort> {
         let mapping = self.blocks.mapping(port)?;
         (mapping.inside.protocol == protocol).then_some(mapping.inside)
+    }
+
+    /// Prefetches what [`EniMappings::private`] reads last.
+    #[inline]
+    pub(crate) fn prefetch(&self, port: u16) {
+        if let Some(mapping) = self.blocks.mapping(port) {
+            crate::hw::prefetch::prefetch(mapping);
+        }
     }
 
     /// Takes an external port for a private one that has none. The ENI may have `blocks_max` blocks; ports for which
@@ -233,7 +243,8 @@ impl EniMappings {
                 if block.is_used(place) {
                     forget(by_private, random, mapping.inside, block.port(place));
                     (block.used, block.resting) = (block.used & !(1 << place), block.resting | 1 << place);
-                    block.mappings[place].until = Tick(now.0 + REST_S * TICKS_PER_SECOND as u32);
+                    let until = Tick(now.0 + REST_S * TICKS_PER_SECOND as u32);
+                    block.mappings[place] = PortMapping { until, ..PortMapping::NONE };
                 } else {
                     block.resting &= !(1 << place);
                 }
@@ -297,19 +308,17 @@ impl Blocks {
         Some((usize::from(place), usize::from(port - first_port(number)) % PORTS))
     }
 
-    /// The mapping of an external port.
+    /// The mapping of an external port; that of a free one is of no protocol.
     #[inline]
     fn mapping(&self, port: u16) -> Option<&PortMapping> {
         let (block, place) = self.find(port)?;
-        let block = self.all.get(block)?;
-        block.is_used(place).then(|| &block.mappings[place])
+        Some(&self.all.get(block)?.mappings[place])
     }
 
     #[inline]
     fn mapping_mut(&mut self, port: u16) -> Option<&mut PortMapping> {
         let (block, place) = self.find(port)?;
-        let block = self.all.get_mut(block)?;
-        block.is_used(place).then(|| &mut block.mappings[place])
+        Some(&mut self.all.get_mut(block)?.mappings[place])
     }
 
     fn memory_bytes(&self) -> usize {

@@ -153,6 +153,15 @@ impl EniNat {
         Some(NatEnd { address: inside.address, port: Some(inside.port) })
     }
 
+    /// Prefetches what [`EniNat::private`] reads last.
+    #[inline]
+    pub(crate) fn prefetch(&self, external: NatEnd) {
+        let mappings = self.addresses.iter().find(|mappings| mappings.external().address == external.address);
+        if let (Some(mappings), Some(port)) = (mappings, external.port) {
+            mappings.prefetch(port);
+        }
+    }
+
     /// Gives a private port an external one of `pool`.
     #[inline(never)]
     fn map(

@@ -96,6 +96,7 @@ pub fn is_internet_destination(addresses: Addresses) -> bool {
 }
 
 /// Whether packets for an address may leave a VPC: those for one link, one host or nobody never do (RFC 6890).
+#[inline]
 pub(crate) fn may_leave(addresses: Addresses) -> bool {
     match addresses {
         Addresses::V4 { destination, .. } => {

@@ -44,6 +44,7 @@ pub enum ServiceAddress {
 
 impl ServiceAddress {
     /// What stands at an address; `None` if it is no address of a service.
+    #[inline]
     pub fn of(address: IpAddr) -> Option<Self> {
         match address {
             IpAddr::V4(METADATA_V4) => Some(Self::Metadata),

@@ -7,7 +7,7 @@ use crate::config::desired::{Direction, Policy};
 use crate::config::ids::{EniEpoch, EniIndex, MacAddress};
 use crate::config::limits::{BURST_PACKETS, ETHERNET_HEADER_BYTES};
 use crate::conntrack::Session;
-use crate::conntrack::key::{ConnectionKey, Key, KeyV4, KeyV6};
+use crate::conntrack::key::{ConnectionKey, Key};
 use crate::conntrack::slot::Slot;
 use crate::conntrack::table::Table;
 use crate::conntrack::tables::LookupKey;
@@ -20,8 +20,8 @@ use crate::hw::time::{TICKS_PER_SECOND, Tick};
 use crate::nat::mappings::PrivatePort;
 use crate::nat::rewrite::{TranslatedEnd, has_hops_left, rewrite_plain};
 use crate::nat::table::{NatEnd, SourceTranslation};
+use crate::packet::headers::Addresses;
 use crate::packet::headers::fast_parse::{self, Family, Plain};
-use crate::packet::headers::{Addresses, Tuple};
 use crate::packet::offload::Wire;
 use crate::packet::verdict::{Decision, Stage, Verdict};
 use crate::packet::{Marker, Packet};
@@ -33,6 +33,8 @@ use crate::tables::route::AddressRoute;
 #[derive(Clone, Copy, Debug)]
 pub(in crate::datapath) struct Exit {
     uplink: EniIndex,
+    /// Whether the uplink is in this shard. If not, its own sends what leaves.
+    is_here: bool,
     /// The longest frame that may take it.
     frame_bytes_max: usize,
     /// The value that live sessions are compared with.
@@ -51,8 +53,21 @@ struct Entrance {
     eni: EniIndex,
     /// What its destination becomes; none if it stays.
     private: Option<NatEnd>,
-    /// Whether only the mapping of a connection that was opened inside leads there.
+    /// Whether only the mapping of a connection that was opened inside leads there. It is looked up once it has arrived from
+    /// memory.
     is_mapped: bool,
+}
+
+impl Entrance {
+    /// The destination and the ports that the guest sees.
+    #[inline(always)]
+    fn inside(&self, destination: u32, ports: u32) -> (u32, u32) {
+        match self.private {
+            Some(NatEnd { address, port: Some(port) }) => (address, ports & 0xffff_0000 | u32::from(port)),
+            Some(NatEnd { address, port: None }) => (address, ports),
+            None => (destination, ports),
+        }
+    }
 }
 
 /// What was found in the record of a packet's connection: its idle timeout, if its mapping has to be told, seconds.
@@ -67,10 +82,14 @@ impl Shard {
         now: Tick,
         is_here: &impl Fn(EniIndex) -> bool,
     ) -> Option<Exit> {
-        let uplink = sender.network.uplink.as_deref().filter(|uplink| is_here(uplink.index))?;
-        let context = self.context_of(sender.snapshot, uplink.index, Direction::Ingress)?;
+        let uplink = sender.network.uplink.as_deref()?;
+        let context = EniContext::new(sender.snapshot, uplink.index, Direction::Ingress)?;
         if !eligibility::crosses(sender) {
             return None;
+        }
+        let is_here = is_here(uplink.index);
+        if is_here {
+            self.hold_place(uplink.index, context.eni.epoch);
         }
         let its = |it: &&UplinkNextHops| (it.index, it.epoch) == (uplink.index, context.eni.epoch);
         let learnt = self.next_hops.iter().find(its);
@@ -79,6 +98,7 @@ impl Shard {
         let v6 = Addresses::V6 { source: 0, destination: 0 };
         Some(Exit {
             uplink: uplink.index,
+            is_here,
             frame_bytes_max: ETHERNET_HEADER_BYTES + usize::from(context.eni.mtu_bytes),
             live: sender.live_side(),
             translation: sender.eni.ipv4.and_then(|source| uplink.nat.translation_of_source(source)),
@@ -114,7 +134,10 @@ impl Shard {
         let entry = &packet_context.entry;
         let family = family_of(entry);
         let frame_bytes = packet.buffer.length();
-        let next_hop = exit.next_hops[family as usize]?;
+        let next_hop = exit.next_hops[family as usize];
+        if exit.is_here && next_hop.is_none() {
+            return None;
+        }
         if frame_bytes > exit.frame_bytes_max || !has_hops_left(packet.buffer.frame(), family) {
             return None;
         }
@@ -131,12 +154,19 @@ impl Shard {
         }
         let frame = packet.buffer.frame_mut();
         rewrite_plain(frame, family, TranslatedEnd::Source, external);
-        if let Some(header) = frame.first_chunk_mut::<12>() {
+        if let (Some(next_hop), Some(header)) = (next_hop, frame.first_chunk_mut::<12>()) {
             header[..6].copy_from_slice(&next_hop.0);
             header[6..].copy_from_slice(&exit.mac.0);
         }
         packet.decision = Some(Decision::by(Policy::Accept, Stage::Session));
-        (packet.verdict, packet.receiver) = (Verdict::Deliver, exit.uplink);
+        packet.receiver = exit.uplink;
+        packet.verdict = if exit.is_here {
+            Verdict::Deliver
+        } else {
+            // The uplink's shard asks for the family.
+            packet.headers.tuple = entry.tuple();
+            Verdict::Forward(exit.uplink)
+        };
         exit.passed.packets += 1;
         exit.passed.bytes += frame_bytes as u64;
         Some(())
@@ -170,10 +200,13 @@ impl Shard {
     /// Adds what left by an exit to the counters at both ends.
     pub(in crate::datapath) fn count_exit(&mut self, sender: &EniContext<'_>, exit: &Exit) {
         self.counters[sender.counters_index()].egress.count(Verdict::Forward(exit.uplink), exit.passed);
-        self.counters[exit.uplink.0 as usize].ingress.count(Verdict::Deliver, exit.passed);
+        if exit.is_here {
+            self.counters[exit.uplink.0 as usize].ingress.count(Verdict::Deliver, exit.passed);
+        }
     }
 
     /// Takes a burst that came from outside to the ENIs that it is for: through their ingress, if they are in this shard.
+    #[inline(never)]
     pub(in crate::datapath) fn enter(
         &mut self,
         uplink: &UplinkContext<'_>,
@@ -188,6 +221,14 @@ impl Shard {
             let mut entrances = [None; BURST_PACKETS];
             for ((packet, packet_context), entrance) in burst.iter().zip(&mut packet_contexts).zip(&mut entrances) {
                 *entrance = self.find_entrance(uplink, packet, packet_context).filter(|to| is_here(to.eni));
+            }
+            for ((packet, packet_context), entrance) in burst.iter().zip(&mut packet_contexts).zip(&mut entrances) {
+                if let Some(Entrance { eni, private, is_mapped: true }) = entrance {
+                    *private = self.find_mapped(uplink, *eni, packet.buffer.frame(), packet_context);
+                    if private.is_none() {
+                        *entrance = None;
+                    }
+                }
             }
             for (packet_context, entrance) in packet_contexts.iter_mut().zip(&entrances) {
                 if entrance.is_some() {
@@ -214,7 +255,7 @@ impl Shard {
         self.packet_contexts = packet_contexts;
     }
 
-    /// The first phase for a packet from outside: parse, check its addresses, translate its destination, and prefetch the
+    /// The first phase for a packet from outside: parse, check its addresses, find its ENI, and prefetch the mapping or the
     /// session. None if it takes the slow path.
     #[inline(always)]
     fn find_entrance(
@@ -226,70 +267,105 @@ impl Shard {
         if !eligibility::packet(packet) {
             return None;
         }
-        let frame = packet.buffer.frame();
+        let (frame, salt) = (packet.buffer.frame(), uplink.context.network.salt);
+        let macs = Ethernet::of(frame)?.addresses();
         match fast_parse::family(frame)? {
-            Family::V4 => self.entrance::<KeyV4>(uplink, &fast_parse::read_v4(frame)?, frame, packet_context),
-            Family::V6 => self.entrance::<KeyV6>(uplink, &fast_parse::read_v6(frame)?, frame, packet_context),
+            Family::V4 => {
+                let plain = fast_parse::read_v4(frame)?;
+                let [source, destination] = plain.addresses;
+                if !eligibility::plain(&plain)
+                    || !eligibility::enters(uplink, macs, Addresses::V4 { source, destination })
+                {
+                    return None;
+                }
+                packet_context.segment = plain.segment;
+                let entrance = self.entrance_v4(uplink, &plain)?;
+                if !entrance.is_mapped {
+                    let (destination, ports) = entrance.inside(destination, plain.ports);
+                    (packet_context.entry, packet_context.guess) = self.sessions.reach_between(
+                        &self.sessions.v4,
+                        [source, destination],
+                        ports,
+                        plain.protocol,
+                        salt,
+                    );
+                }
+                Some(entrance)
+            }
+            Family::V6 => {
+                let plain = fast_parse::read_v6(frame)?;
+                let [source, destination] = plain.addresses;
+                let addresses = Addresses::V6 { source, destination };
+                if !eligibility::plain(&plain) || !eligibility::enters(uplink, macs, addresses) {
+                    return None;
+                }
+                packet_context.segment = plain.segment;
+                let entrance = self.entrance_of_owner(uplink, addresses)?;
+                (packet_context.entry, packet_context.guess) =
+                    self.sessions.reach_between(&self.sessions.v6, plain.addresses, plain.ports, plain.protocol, salt);
+                Some(entrance)
+            }
         }
     }
 
+    /// The second phase: looks up the mapping that the first one prefetched, and prefetches the session. None if the packet
+    /// takes the slow path.
     #[inline(always)]
-    fn entrance<K: ConnectionKey>(
-        &mut self,
-        uplink: &UplinkContext<'_>,
-        plain: &Plain<K::Address>,
+    fn find_mapped(
+        &self,
+        UplinkContext { context, entry }: &UplinkContext<'_>,
+        eni: EniIndex,
         frame: &[u8],
         packet_context: &mut PacketContext,
-    ) -> Option<Entrance> {
-        let addresses = K::addresses(plain.addresses);
-        if !eligibility::plain(plain) || !eligibility::enters(uplink, Ethernet::of(frame)?.addresses(), addresses) {
+    ) -> Option<NatEnd> {
+        let plain = fast_parse::read_v4(frame)?;
+        let [source, external] = plain.addresses;
+        let Receiver { epoch, ipv4, .. } = *self.receivers.known(eni)?;
+        let nat = self.nat.checked(eni, epoch, &entry.nat)?;
+        let private = nat.private(plain.protocol, NatEnd { address: external, port: Some(plain.ports as u16) })?;
+        // A further address of the ENI, and those behind it, take the slow path, which knows whose they are.
+        if ipv4 != Some(private.address) {
             return None;
         }
-        let mut tuple = plain.tuple(addresses);
-        let entrance = self.entrance_for(uplink, &tuple)?;
-        if let (Addresses::V4 { source, .. }, Some(NatEnd { address, port })) = (addresses, entrance.private) {
-            tuple.addresses = Addresses::V4 { source, destination: address };
-            tuple.destination_port = port.unwrap_or(tuple.destination_port);
-        }
-        packet_context.segment = plain.segment;
-        (packet_context.entry, packet_context.guess) = self.sessions.reach_for(&tuple, uplink.context.network.salt);
-        Some(entrance)
+        let entrance = Entrance { eni, private: Some(private), is_mapped: true };
+        let (destination, ports) = entrance.inside(external, plain.ports);
+        (packet_context.entry, packet_context.guess) = self.sessions.reach_between(
+            &self.sessions.v4,
+            [source, destination],
+            ports,
+            plain.protocol,
+            context.network.salt,
+        );
+        Some(private)
     }
 
-    /// Where a packet goes that comes from outside with this tuple.
+    /// Where a packet of IPv4 goes that comes from outside.
     #[inline(always)]
-    fn entrance_for(
-        &mut self,
-        UplinkContext { context, entry }: &UplinkContext<'_>,
-        tuple: &Tuple,
-    ) -> Option<Entrance> {
-        let nat = &entry.nat;
-        let external = match tuple.addresses {
-            Addresses::V4 { destination, .. } => nat.external(destination).map(|external| (destination, external)),
-            Addresses::V6 { .. } => None,
+    fn entrance_v4(&mut self, uplink: &UplinkContext<'_>, plain: &Plain<u32>) -> Option<Entrance> {
+        let UplinkContext { context, entry } = uplink;
+        let ([source, destination], nat) = (plain.addresses, &entry.nat);
+        let Some(external) = nat.external(destination) else {
+            let addresses = Addresses::V4 { source, destination };
+            return if nat.routes_private { self.entrance_of_owner(uplink, addresses) } else { None };
         };
-        let Some((address, external)) = external else {
-            if matches!(tuple.addresses, Addresses::V4 { .. }) && !nat.routes_private {
-                return None;
-            }
-            let AddressRoute::Owner(eni) = context.network.route(tuple.addresses) else { return None };
-            self.receivers.of(context.snapshot, eni)?;
-            return Some(Entrance { eni, private: None, is_mapped: false });
-        };
-        let end = NatEnd { address, port: Some(tuple.destination_port) };
-        let configured = nat.configured_at(external, tuple.protocol, end);
-        let eni = match configured {
-            Some((eni, _)) => eni,
-            None => external.owner(tuple.destination_port)?,
-        };
-        let Receiver { epoch, ipv4, .. } = *self.receivers.of(context.snapshot, eni)?;
-        let private = match configured {
-            Some((_, private)) => private,
-            None => self.nat.checked(eni, epoch, nat)?.private(tuple.protocol, end)?,
-        };
-        // A further address of the ENI, and those behind it, take the slow path, which knows whose they are.
-        let is_first = ipv4 == Some(private.address);
-        is_first.then_some(Entrance { eni, private: Some(private), is_mapped: configured.is_none() })
+        let port = plain.ports as u16;
+        let end = NatEnd { address: destination, port: Some(port) };
+        if let Some((eni, private)) = nat.configured_at(external, plain.protocol, end) {
+            let is_first = self.receivers.of(context.snapshot, eni)?.ipv4 == Some(private.address);
+            return is_first.then_some(Entrance { eni, private: Some(private), is_mapped: false });
+        }
+        let eni = external.owner(port)?;
+        let epoch = self.receivers.of(context.snapshot, eni)?.epoch;
+        self.nat.checked(eni, epoch, nat)?.prefetch(end);
+        Some(Entrance { eni, private: None, is_mapped: true })
+    }
+
+    /// Where a packet goes whose destination is not translated.
+    #[inline(always)]
+    fn entrance_of_owner(&mut self, uplink: &UplinkContext<'_>, addresses: Addresses) -> Option<Entrance> {
+        let AddressRoute::Owner(eni) = uplink.context.network.route(addresses) else { return None };
+        self.receivers.of(uplink.context.snapshot, eni)?;
+        Some(Entrance { eni, private: None, is_mapped: false })
     }
 
     /// Takes a plain packet of an established connection from outside to its ENI. None, having changed nothing, if it takes
