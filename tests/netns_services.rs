@@ -6,6 +6,7 @@ use harness::netns::{RunningSluice, cannot_run, eventually};
 use rustix::process::{Signal, kill_process};
 use std::path::PathBuf;
 use std::process::Output;
+use std::sync::{Mutex, PoisonError};
 
 const LAB: &str = r#"
     vpc = [{ id = "vpc-1", cidr = "10.0.0.0/16", ipv6_cidr = "2001:db8:1::/56" }]
@@ -204,8 +205,12 @@ fn dhclient_gets_an_ipv6_address() {
     lab.succeeds("dhclient -6 -r -sf @/script -cf /dev/null -pf @/pid -lf @/leases eth0");
 }
 
+/// Whoever runs `dhcpcd`: it keeps leases and process identifiers by the name of the interface, in folders of the machine.
+static DHCPCD: Mutex<()> = Mutex::new(());
+
 #[test]
 fn dhcpcd_configures_an_untouched_guest() {
+    let _alone = DHCPCD.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(lab) = StockLab::new("dhcpcd") else { return };
     lab.inside("dhcpcd --oneshot --nobackground --noipv6 --noarp --script /bin/true --timeout 10 eth0");
     let addresses = lab.succeeds("ip -4 address show dev eth0");
@@ -270,6 +275,7 @@ fn rdnssd_takes_the_name_servers_that_are_advertised() {
 
 #[test]
 fn dhcpcd_configures_both_families() {
+    let _alone = DHCPCD.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(lab) = StockLab::new("dhcpcd") else { return };
     // With --oneshot it ends with the first address that it has.
     let words = ["dhcpcd", "--nobackground", "--noarp", "--script", "/bin/true", "eth0"];
