@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)] // A test that cannot prepare its world has failed.
 
 use control::command::{Command, RuleAuthorize, RuleRevoke, RuleSpec, VpcDelete};
-use harness::netns::{Namespace, PATIENCE, RunningSluice, cannot_run, eventually};
+use harness::netns::{Namespace, PATIENCE, RunningSluice, eventually};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
@@ -64,13 +64,7 @@ const LAB: &str = r#"
 
 /// A Sluice with the lab, or a loud word why not.
 fn lab(workers: usize) -> Option<RunningSluice> {
-    if let Some(reason) = cannot_run() {
-        eprintln!("\n*** {reason}\n");
-        return None;
-    }
-    let running = RunningSluice::start(workers);
-    running.apply(LAB);
-    Some(running)
+    RunningSluice::start_lab(workers, LAB, &[])
 }
 
 /// The same, where every packet takes the slow path.

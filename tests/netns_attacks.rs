@@ -4,13 +4,13 @@
 #![allow(clippy::unwrap_used)] // A test that cannot prepare its world has failed.
 
 use harness::frame::{Ip, TcpSegment, tagged};
-use harness::netns::{RunningSluice, cannot_run, eventually};
+use harness::netns::{RunningSluice, eventually};
 use harness::random::Random;
 use harness::raw_socket::{RawSocket, contains};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{TcpStream, UdpSocket};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 use vswitch_core::config::desired::DesiredVpc;
 use vswitch_core::config::ids::MacAddress;
@@ -50,18 +50,7 @@ struct AttackLab {
 impl AttackLab {
     /// A lab. None, and it says why, where a tool is missing.
     fn new(tool: &str) -> Option<Self> {
-        if let Some(reason) = cannot_run() {
-            eprintln!("\n*** {reason}\n");
-            return None;
-        }
-        let known = Command::new("sh").args(["-c", &format!("command -v {tool}")]).output().unwrap();
-        if !known.status.success() {
-            eprintln!("\n*** NOT RUN: {tool} is missing; scripts/prerequisites clients installs it\n");
-            return None;
-        }
-        let running = RunningSluice::start(1);
-        running.apply(LAB);
-        let lab = Self { running };
+        let lab = Self { running: RunningSluice::start_lab(1, LAB, &[tool])? };
         for (guest, number) in [("a", 10), ("b", 20)] {
             lab.succeeds(guest, "ip link set eth0 up");
             lab.succeeds(guest, &format!("ip address add 10.0.1.{number}/24 dev eth0"));
@@ -75,10 +64,7 @@ impl AttackLab {
     }
 
     fn succeeds(&self, guest: &str, line: &str) -> String {
-        let output = self.running.inside(guest, &line.split(' ').collect::<Vec<_>>());
-        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{line}: {said}");
-        said
+        self.running.inside_line(guest, line)
     }
 
     fn raw(&self, guest: &str) -> RawSocket {

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)] // A test that cannot prepare its world has failed.
 
 use control::command::{Command as Change, EniCreate, InstanceCreate, LabelModify, PortKind};
-use harness::netns::{RunningSluice, cannot_run, eventually};
+use harness::netns::{RunningSluice, eventually};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -54,18 +54,7 @@ struct MetadataLab {
 impl MetadataLab {
     /// A lab. None, and it says why, where a client is missing.
     fn new(client: &str) -> Option<Self> {
-        if let Some(reason) = cannot_run() {
-            eprintln!("\n*** {reason}\n");
-            return None;
-        }
-        let known = Command::new("sh").args(["-c", &format!("command -v {client}")]).output().unwrap();
-        if !known.status.success() {
-            eprintln!("\n*** NOT RUN: {client} is missing; scripts/prerequisites clients installs it\n");
-            return None;
-        }
-        let running = RunningSluice::start(1);
-        running.apply(LAB);
-        let lab = Self { running };
+        let lab = Self { running: RunningSluice::start_lab(1, LAB, &[client])? };
         for guest in ["a", "b", "c"] {
             eventually("the services process is there", || lab.read(guest, &format!("{METADATA}/")).is_ok());
         }

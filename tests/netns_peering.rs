@@ -2,54 +2,49 @@
 
 #![allow(clippy::unwrap_used)] // A test that cannot prepare its world has failed.
 
-use harness::netns::{RunningSluice, cannot_run};
+use harness::netns::RunningSluice;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
-const LAB: &str = r#"
-    vpc = [
-        { id = "vpc-1", cidr = "10.1.0.0/16", ipv6_cidr = "2001:db8:1::/56" },
-        { id = "vpc-2", cidr = "10.2.0.0/16", ipv6_cidr = "2001:db8:2::/56" },
-    ]
-    vswitch = [
-        { id = "vsw-1", vpc = "vpc-1", cidr = "10.1.1.0/24", ipv6_cidr = "2001:db8:1:1::/64" },
-        { id = "vsw-2", vpc = "vpc-2", cidr = "10.2.1.0/24", ipv6_cidr = "2001:db8:2:1::/64" },
-    ]
-    peering = [{ id = "pcc-1", vpc = "vpc-1", peer = "vpc-2" }]
-    [[group]]
-    id = "sg-1"
-    vpc = "vpc-1"
-    ingress = [
-        { id = "sgr-1", protocol = "all", cidr = "10.2.0.0/16" },
-        { id = "sgr-1-v6", protocol = "all", ipv6_cidr = "2001:db8:2::/56" },
-    ]
-    [[group]]
-    id = "sg-2"
-    vpc = "vpc-2"
-    ingress = [
-        { id = "sgr-2", protocol = "all", cidr = "10.1.0.0/16" },
-        { id = "sgr-2-v6", protocol = "all", ipv6_cidr = "2001:db8:1::/56" },
-    ]
-    [[eni]]
-    id = "eni-a"
-    vswitch = "vsw-1"
-    ip = "10.1.1.10"
-    ipv6_addresses = ["2001:db8:1:1::10"]
-    groups = ["sg-1"]
-    namespace = "@-a"
-    [[eni]]
-    id = "eni-b"
-    vswitch = "vsw-2"
-    ip = "10.2.1.10"
-    ipv6_addresses = ["2001:db8:2:1::10"]
-    groups = ["sg-2"]
-    namespace = "@-b"
-"#;
-
 /// The guests, with their addresses of both families.
 const GUESTS: [(&str, [&str; 2]); 2] =
     [("a", ["10.1.1.10", "2001:db8:1:1::10"]), ("b", ["10.2.1.10", "2001:db8:2:1::10"])];
+
+/// A VPC, a subnet and a group for each guest, which lets in all that comes from the other's VPC.
+fn lab_file() -> String {
+    let mut lab = String::from("peering = [{ id = \"pcc-1\", vpc = \"vpc-1\", peer = \"vpc-2\" }]\n");
+    for (number, peer, (guest, [address, address_v6])) in [(1, 2, GUESTS[0]), (2, 1, GUESTS[1])] {
+        lab += &format!(
+            r#"
+            [[vpc]]
+            id = "vpc-{number}"
+            cidr = "10.{number}.0.0/16"
+            ipv6_cidr = "2001:db8:{number}::/56"
+            [[vswitch]]
+            id = "vsw-{number}"
+            vpc = "vpc-{number}"
+            cidr = "10.{number}.1.0/24"
+            ipv6_cidr = "2001:db8:{number}:1::/64"
+            [[group]]
+            id = "sg-{number}"
+            vpc = "vpc-{number}"
+            ingress = [
+                {{ id = "sgr-{number}", protocol = "all", cidr = "10.{peer}.0.0/16" }},
+                {{ id = "sgr-{number}-v6", protocol = "all", ipv6_cidr = "2001:db8:{peer}::/56" }},
+            ]
+            [[eni]]
+            id = "eni-{guest}"
+            vswitch = "vsw-{number}"
+            ip = "{address}"
+            ipv6_addresses = ["{address_v6}"]
+            groups = ["sg-{number}"]
+            namespace = "@-{guest}"
+            "#
+        );
+    }
+    lab
+}
 
 struct PeeringLab {
     running: RunningSluice,
@@ -57,19 +52,12 @@ struct PeeringLab {
 
 impl PeeringLab {
     fn new(workers: usize) -> Option<Self> {
-        if let Some(reason) = cannot_run() {
-            eprintln!("\n*** {reason}\n");
-            return None;
-        }
-        let running = RunningSluice::start(workers);
-        running.apply(LAB);
-        Some(Self { running })
+        Some(Self { running: RunningSluice::start_lab(workers, &lab_file(), &[])? })
     }
 
     fn sluice(&self, line: &str) {
-        let output = self.running.sluice(&line.split(' ').collect::<Vec<_>>());
-        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success() && said.contains("in force"), "{line}: {said}");
+        let said = self.running.sluice_line(line);
+        assert!(said.contains("in force"), "{line}: {said}");
     }
 
     fn pings(&self, from: &str, to: &str) -> bool {

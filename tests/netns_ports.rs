@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // A test that cannot prepare its world has failed.
 
-use harness::netns::{Namespace, RunningSluice, cannot_run, eventually};
+use harness::netns::{Namespace, RunningSluice, eventually};
 use std::process::Command;
 use vswitch::os::namespace;
 
@@ -25,13 +25,7 @@ const LAB: &str = r#"
 "#;
 
 fn lab() -> Option<RunningSluice> {
-    if let Some(reason) = cannot_run() {
-        eprintln!("\n*** {reason}\n");
-        return None;
-    }
-    let running = RunningSluice::start(1);
-    running.apply(LAB);
-    Some(running)
+    RunningSluice::start_lab(1, LAB, &[])
 }
 
 fn told(running: &RunningSluice, arguments: &str) -> String {

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used)] // A test that cannot prepare its world has failed.
 
 use control::command::{Command, RuleRevoke};
-use harness::netns::{RunningSluice, cannot_run, eventually};
+use harness::netns::{RunningSluice, eventually};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread::sleep;
@@ -48,13 +48,7 @@ struct Ends {
 }
 
 fn running(workers: usize) -> Option<RunningSluice> {
-    if let Some(reason) = cannot_run() {
-        eprintln!("{reason}");
-        return None;
-    }
-    let running = RunningSluice::start(workers);
-    running.apply(LAB);
-    Some(running)
+    RunningSluice::start_lab(workers, LAB, &[])
 }
 
 fn connect(running: &RunningSluice) -> Ends {

@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used)] // A test that cannot prepare its world has failed.
 
-use harness::netns::{Namespace, RunningSluice, cannot_run, eventually};
+use harness::netns::{Namespace, RunningSluice, eventually};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Output};
@@ -47,17 +47,7 @@ impl OutsideLab {
 
     /// Both namespaces, and no way there.
     fn without_uplink() -> Option<Self> {
-        if let Some(reason) = cannot_run() {
-            eprintln!("\n*** {reason}\n");
-            return None;
-        }
-        let known = Command::new("sh").args(["-c", "PATH=$PATH:/usr/sbin:/sbin command -v nft"]).output().unwrap();
-        if !known.status.success() {
-            eprintln!("\n*** NOT RUN: nft is missing; scripts/prerequisites installs it\n");
-            return None;
-        }
-        let running = RunningSluice::start(1);
-        running.apply(LAB);
+        let running = RunningSluice::start_lab(1, LAB, &["nft"])?;
         let namespaces = ["machine", "server"].map(|name| Namespace::make(running.namespace(name)));
         let outside = Self { running, _namespaces: namespaces };
         outside.join("machine", "server");
@@ -88,10 +78,7 @@ impl OutsideLab {
     }
 
     fn sluice(&self, line: &str) -> String {
-        let output = self.running.sluice(&line.split(' ').collect::<Vec<_>>());
-        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{line}: {said}");
-        said
+        self.running.sluice_line(line)
     }
 
     /// Connects from one place to a server at another, and returns which address the server saw.

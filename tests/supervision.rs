@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)] // A test that cannot prepare its world has failed.
 
 use harness::netns::{
-    Namespace, RunningSluice, cannot_run, eventually, is_well, own_address, program, sluice_command, status_of,
+    Namespace, RunningSluice, can_run, eventually, is_well, own_address, program, sluice_command, status_of,
 };
 use rustix::process::{Signal, kill_process};
 use std::io::{BufRead, BufReader};
@@ -36,8 +36,7 @@ const LAB: &str = r#"
 
 /// A Sluice with two guests that reach each other, or a loud word why not.
 fn lab(arguments: &[&str]) -> Option<RunningSluice> {
-    if let Some(reason) = cannot_run() {
-        eprintln!("\n*** {reason}\n");
+    if !can_run(&[]) {
         return None;
     }
     let running = RunningSluice::start_as(arguments);

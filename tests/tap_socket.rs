@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // A test that cannot prepare its world has failed.
 
-use harness::netns::{RunningSluice, cannot_run, program};
+use harness::netns::{RunningSluice, can_run, program};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
@@ -25,8 +25,7 @@ const SCRIPT: &str = r#"
 
 #[test]
 fn an_ordinary_user_hands_over_a_device_of_its_own_namespaces() {
-    if let Some(reason) = cannot_run() {
-        eprintln!("\n*** {reason}\n");
+    if !can_run(&[]) {
         return;
     }
     let mut running = RunningSluice::start(1);

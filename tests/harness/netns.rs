@@ -49,6 +49,23 @@ pub fn cannot_run() -> Option<String> {
     reason.clone()
 }
 
+/// Whether tests in namespaces that need these programs can run here. Where they cannot, why is said loudly.
+pub fn can_run(programs: &[&str]) -> bool {
+    let is_missing = |program: &&&str| {
+        let known = Command::new("sh").args(["-c", &format!("command -v {program}")]).output().expect("a shell runs");
+        !known.status.success()
+    };
+    let missing = || {
+        let program = programs.iter().find(is_missing)?;
+        Some(format!("NOT RUN: {program} is missing; scripts/prerequisites clients installs it"))
+    };
+    let reason = cannot_run().or_else(missing);
+    if let Some(reason) = &reason {
+        eprintln!("\n*** {reason}\n");
+    }
+    reason.is_none()
+}
+
 /// One running Sluice. Ends with its value, and takes its namespaces along.
 pub struct RunningSluice {
     folder: tempfile::TempDir,
@@ -78,6 +95,17 @@ impl RunningSluice {
         running
     }
 
+    /// Starts both planes and applies a lab file to them. Nothing, and why is said loudly, where such a lab, or one of
+    /// these programs, cannot run here.
+    pub fn start_lab(workers: usize, lab: &str, programs: &[&str]) -> Option<Self> {
+        if !can_run(programs) {
+            return None;
+        }
+        let running = Self::start(workers);
+        running.apply(lab);
+        Some(running)
+    }
+
     /// The name of this Sluice's namespace for a guest.
     pub fn namespace(&self, guest: &str) -> String {
         format!("{}-{guest}", self.prefix)
@@ -86,6 +114,11 @@ impl RunningSluice {
     /// Runs the `sluice` command against this Sluice.
     pub fn sluice(&self, arguments: &[&str]) -> Output {
         self.sluice_command().args(arguments).output().expect("the sluice command runs")
+    }
+
+    /// Runs the `sluice` command with the words of a line, which has to succeed, and returns what it said.
+    pub fn sluice_line(&self, line: &str) -> String {
+        said(line, &self.sluice(&line.split(' ').collect::<Vec<_>>()))
     }
 
     /// The `sluice` command against this Sluice, to be given its arguments.
@@ -127,6 +160,11 @@ impl RunningSluice {
     /// Runs a command inside a guest.
     pub fn inside(&self, guest: &str, command: &[&str]) -> Output {
         self.inside_command(guest, command).output().expect("the command runs")
+    }
+
+    /// Runs the words of a line inside a guest, where they have to succeed, and returns what they said.
+    pub fn inside_line(&self, guest: &str, line: &str) -> String {
+        said(line, &self.inside(guest, &line.split(' ').collect::<Vec<_>>()))
     }
 
     /// A command that will run inside a guest.
@@ -287,6 +325,13 @@ pub fn sluice_command(folder: &Path) -> Command {
     let mut command = Command::new(program());
     command.env("SLUICE_RUN_DIR", folder.join("run")).env("SLUICE_DATA_DIR", folder.join("data"));
     command
+}
+
+/// What a command line said that has to have succeeded.
+fn said(line: &str, output: &Output) -> String {
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{line}: {said}");
+    said
 }
 
 fn spawn(folder: &Path, arguments: &[String]) -> Child {
