@@ -2,11 +2,10 @@
 
 #![allow(clippy::unwrap_used)] // A test that cannot prepare its world has failed.
 
-use harness::netns::{RunningSluice, cannot_run, eventually};
+use harness::netns::{RunningSluice, eventually};
 use rustix::process::{Signal, kill_process};
 use std::path::PathBuf;
-use std::process::Output;
-use std::sync::{Mutex, PoisonError};
+use std::process::{Child, Output};
 
 const LAB: &str = r#"
     vpc = [{ id = "vpc-1", cidr = "10.0.0.0/16", ipv6_cidr = "2001:db8:1::/56" }]
@@ -49,6 +48,14 @@ kill $networkd
 wait $networkd
 "#;
 
+/// Runs dhcpcd with folders of its own, where it keeps leases and process identifiers by the name of the interface.
+const DHCPCD: &str = r#"#!/bin/sh
+mount -t tmpfs tmpfs /run
+mkdir -p /var/lib/dhcpcd
+mount -t tmpfs tmpfs /var/lib/dhcpcd
+exec dhcpcd "$@"
+"#;
+
 /// Writes down what a client was told, and sets the address as its own script would, without the host's files.
 const SCRIPT: &str = r#"#!/bin/sh
 [ -n "$reason" ] || reason="$1"
@@ -72,22 +79,13 @@ struct StockLab {
 impl StockLab {
     /// A lab whose guest a has its device up and nothing else. None, and it says why, where a client is missing.
     fn new(client: &str) -> Option<Self> {
-        if let Some(reason) = cannot_run() {
-            eprintln!("\n*** {reason}\n");
-            return None;
-        }
-        let known = std::process::Command::new("sh").args(["-c", &format!("command -v {client}")]).output().unwrap();
-        if !known.status.success() {
-            eprintln!("\n*** NOT RUN: {client} is missing; scripts/prerequisites clients installs it\n");
-            return None;
-        }
-        let running = RunningSluice::start(1);
-        running.apply(LAB);
+        let running = RunningSluice::start_lab(1, LAB, &[client])?;
         let folder = tempfile::tempdir().unwrap();
         let script = SCRIPT.replace('@', &folder.path().join("told").display().to_string());
         std::fs::write(folder.path().join("script"), script).unwrap();
         let networkd = NETWORKD.replace('@', &folder.path().display().to_string());
         std::fs::write(folder.path().join("networkd"), networkd).unwrap();
+        std::fs::write(folder.path().join("dhcpcd"), DHCPCD).unwrap();
         let lab = Self { running, folder };
         lab.inside("chmod +x @/script");
         // As on a host whose DHCP client is in charge.
@@ -100,17 +98,24 @@ impl StockLab {
         Some(lab)
     }
 
-    /// Runs a command line inside guest a, in which `@` is the folder of the test.
+    /// A command line for guest a, in which `@` is the folder of the test.
+    fn line(&self, line: &str) -> String {
+        line.replace('@', &self.folder.path().display().to_string())
+    }
+
+    /// Runs a command line inside guest a.
     fn inside(&self, line: &str) -> Output {
-        let line = line.replace('@', &self.folder.path().display().to_string());
-        self.running.inside("a", &line.split(' ').collect::<Vec<_>>())
+        self.running.inside("a", &self.line(line).split(' ').collect::<Vec<_>>())
+    }
+
+    /// Starts a command line inside guest a, with mounts of its own.
+    fn spawn_mounted(&self, line: &str) -> Child {
+        let line = self.line(&format!("unshare --mount --propagation private {line}"));
+        self.running.inside_command("a", &line.split(' ').collect::<Vec<_>>()).spawn().unwrap()
     }
 
     fn succeeds(&self, line: &str) -> String {
-        let output = self.inside(line);
-        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{line}: {said}");
-        said
+        self.running.inside_line("a", &self.line(line))
     }
 
     /// What Sluice shows of the guest's ENI.
@@ -205,14 +210,11 @@ fn dhclient_gets_an_ipv6_address() {
     lab.succeeds("dhclient -6 -r -sf @/script -cf /dev/null -pf @/pid -lf @/leases eth0");
 }
 
-/// Whoever runs `dhcpcd`: it keeps leases and process identifiers by the name of the interface, in folders of the machine.
-static DHCPCD: Mutex<()> = Mutex::new(());
-
 #[test]
 fn dhcpcd_configures_an_untouched_guest() {
-    let _alone = DHCPCD.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(lab) = StockLab::new("dhcpcd") else { return };
-    lab.inside("dhcpcd --oneshot --nobackground --noipv6 --noarp --script /bin/true --timeout 10 eth0");
+    let line = "sh @/dhcpcd --oneshot --nobackground --noipv6 --noarp --script /bin/true --timeout 10 eth0";
+    lab.spawn_mounted(line).wait().unwrap();
     let addresses = lab.succeeds("ip -4 address show dev eth0");
     assert!(addresses.contains("10.0.1.10/24"), "{addresses}");
     lab.succeeds("ping -q -c 1 -W 2 10.0.1.20");
@@ -275,11 +277,9 @@ fn rdnssd_takes_the_name_servers_that_are_advertised() {
 
 #[test]
 fn dhcpcd_configures_both_families() {
-    let _alone = DHCPCD.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(lab) = StockLab::new("dhcpcd") else { return };
     // With --oneshot it ends with the first address that it has.
-    let words = ["dhcpcd", "--nobackground", "--noarp", "--script", "/bin/true", "eth0"];
-    let mut daemon = lab.running.inside_command("a", &words).spawn().unwrap();
+    let mut daemon = lab.spawn_mounted("sh @/dhcpcd --nobackground --noarp --script /bin/true eth0");
     eventually("it has an address of each family", || {
         let addresses = lab.succeeds("ip address show dev eth0");
         ["10.0.1.10/24", "2001:db8:1:1::10/128"].iter().all(|address| addresses.contains(address))
@@ -293,9 +293,7 @@ fn dhcpcd_configures_both_families() {
 fn systemd_networkd_configures_both_families() {
     let Some(lab) = StockLab::new("/lib/systemd/systemd-networkd") else { return };
     std::fs::write(lab.folder.path().join("go"), "").unwrap();
-    let at = lab.folder.path().display().to_string();
-    let words = format!("unshare --mount --uts --propagation private sh {at}/networkd");
-    let mut daemon = lab.running.inside_command("a", &words.split(' ').collect::<Vec<_>>()).spawn().unwrap();
+    let mut daemon = lab.spawn_mounted("--uts sh @/networkd");
     let wanted = ["OPER_STATE=routable", "ADDRESS=10.0.1.10", "ROUTER=10.0.1.253", "LIFETIME=86400"];
     let mut told = String::new();
     eventually("it says that it is configured", || {
