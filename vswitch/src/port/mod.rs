@@ -13,6 +13,7 @@ pub mod isolation;
 pub mod link_state;
 pub mod memory;
 pub mod peer_state;
+mod reconnection;
 pub mod socket_listener;
 pub mod spec;
 pub mod stream;

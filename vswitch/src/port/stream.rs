@@ -7,19 +7,19 @@
 
 use crate::port::buffer_pool::BufferPool;
 use crate::port::peer_state::PeerState;
-use crate::port::socket_listener::{SocketListener, connect_now};
+use crate::port::reconnection::Reconnection;
+use crate::port::socket_listener::SocketListener;
 use crate::port::{Port, Received, drop_all};
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
-use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 use std::collections::BTreeSet;
 use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use vswitch_core::config::desired::StreamPort;
 use vswitch_core::config::limits::{BURST_BYTES, BURST_PACKETS, ETHERNET_HEADER_BYTES, FRAME_BYTES_MAX};
 use vswitch_core::packet::Packet;
@@ -29,11 +29,6 @@ use vswitch_core::packet::verdict::{DropReason, Verdict};
 const LENGTH_BYTES: usize = 4;
 /// Room for what one read takes: the longest frame, and about as much as a socket holds unless told otherwise.
 const INPUT_BYTES: usize = 192 << 10;
-/// The first pause of a client between two attempts to connect, ns; each is twice as long as the one before.
-const PAUSE_FIRST_NS: i64 = 10_000_000;
-/// The longest pause between two attempts, ns. Some peers give up for good after a minute without a switch.
-const PAUSE_MAX_NS: i64 = 1_000_000_000;
-
 /// Different problems of one port that are logged.
 const PROBLEMS_LOGGED_MAX: usize = 8;
 
@@ -78,8 +73,8 @@ pub struct UnixStreamPort {
 enum StreamSide {
     /// Others connect.
     Server(SocketListener),
-    /// The switch connects, once the timer has expired.
-    Client { path: PathBuf, timer: OwnedFd, pause_ns: i64 },
+    /// The switch connects, again and again.
+    Client(Reconnection),
 }
 
 impl UnixStreamPort {
@@ -97,11 +92,9 @@ impl UnixStreamPort {
         let path = Path::new(&port.path);
         let events = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let side = if port.is_client {
-            let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
-            let timer = rustix::time::timerfd_create(TimerfdClockId::Monotonic, flags)?;
-            set_timer(&timer, 1)?;
-            watch(&events, timer.as_fd(), EventFlags::IN)?;
-            StreamSide::Client { path: path.to_owned(), timer, pause_ns: PAUSE_FIRST_NS }
+            let reconnection = Reconnection::new(path)?;
+            watch(&events, reconnection.timer(), EventFlags::IN)?;
+            StreamSide::Client(reconnection)
         } else {
             let listener = SocketListener::bind(path, port.socket_user.as_deref())?;
             watch(&events, listener.listener().as_fd(), EventFlags::IN)?;
@@ -122,24 +115,18 @@ impl UnixStreamPort {
                 // One that gave up before it was served is no reason to close the port.
                 Err(_) => return Ok(()),
             },
-            StreamSide::Client { path, timer, pause_ns } => {
-                if rustix::io::read(&*timer, &mut [0; 8]) != Ok(8) {
+            StreamSide::Client(reconnection) => match reconnection.connect_if_due() {
+                Some(Ok(socket)) => {
+                    reconnection.reset_pause();
+                    socket
+                }
+                Some(Err(error)) => {
+                    let problem = format!("{}: nobody to connect to: {error}", self.description);
+                    self.report(problem);
                     return Ok(());
                 }
-                match connect_now(path) {
-                    Ok(socket) => {
-                        *pause_ns = PAUSE_FIRST_NS;
-                        socket
-                    }
-                    Err(error) => {
-                        set_timer(timer, *pause_ns)?;
-                        *pause_ns = (*pause_ns * 2).min(PAUSE_MAX_NS);
-                        let problem = format!("{}: nobody to connect to: {error}", self.description);
-                        self.report(problem);
-                        return Ok(());
-                    }
-                }
-            }
+                None => return Ok(()),
+            },
         };
         socket.set_nonblocking(true)?;
         watch(&self.events, socket.as_fd(), EventFlags::IN)?;
@@ -153,9 +140,12 @@ impl UnixStreamPort {
         self.connection = None;
         let problem = format!("{}: {}", self.description, ended.problem());
         self.report(problem);
-        match &self.side {
+        match &mut self.side {
             StreamSide::Server(listener) => rewatch(&self.events, listener.listener().as_fd(), EventFlags::IN),
-            StreamSide::Client { timer, pause_ns, .. } => set_timer(timer, *pause_ns),
+            StreamSide::Client(reconnection) => {
+                reconnection.wait();
+                Ok(())
+            }
         }
     }
 
@@ -329,14 +319,6 @@ fn write(socket: &UnixStream, pieces: &[IoSlice<'_>]) -> Result<usize, StreamEnd
         Err(Errno::AGAIN | Errno::INTR | Errno::NOBUFS | Errno::NOMEM) => Ok(0),
         Err(_) => Err(StreamEnd::ByPeer),
     }
-}
-
-fn set_timer(timer: &OwnedFd, after_ns: i64) -> io::Result<()> {
-    let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
-    let it_value = Timespec { tv_sec: after_ns / 1_000_000_000, tv_nsec: after_ns % 1_000_000_000 };
-    let wanted = Itimerspec { it_interval: zero, it_value };
-    rustix::time::timerfd_settime(timer, TimerfdTimerFlags::empty(), &wanted)?;
-    Ok(())
 }
 
 /// Has the events tell of one more descriptor. That it is ready is seen by trying, so none needs a number.

@@ -4,13 +4,11 @@
 
 use super::front_end::FrontEnd;
 use super::port_queues::{PartEvents, SharedQueues};
-use crate::port::socket_listener::{SocketListener, connect_now};
+use crate::port::reconnection::Reconnection;
+use crate::port::socket_listener::SocketListener;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
-use rustix::fd::{AsRawFd, OwnedFd};
-use rustix::time::{
-    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
-};
+use rustix::fd::AsRawFd;
 use std::io::{self, ErrorKind};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -20,9 +18,6 @@ use std::time::{Duration, Instant};
 const FRONT_ENDS_MAX: usize = 4;
 /// Connections that are accepted before the worker goes on with packets.
 const ACCEPTS_MAX: usize = 4;
-/// How long a port waits before it connects again, at first and at most.
-const RETRY_FIRST: Duration = Duration::from_millis(10);
-const RETRY_MAX: Duration = Duration::from_secs(1);
 /// Readiness events taken at once.
 const EVENTS_MAX: usize = 128;
 
@@ -37,41 +32,6 @@ const FRONT_END_FIRST: usize = 1 << 16;
 enum SocketRole {
     Server(SocketListener),
     Client(Reconnection),
-}
-
-/// When a port connects to its front end again.
-#[derive(Debug)]
-struct Reconnection {
-    path: PathBuf,
-    timer: OwnedFd,
-    pause: Duration,
-    is_due: bool,
-}
-
-impl Reconnection {
-    fn new(path: PathBuf) -> io::Result<Self> {
-        let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
-        Ok(Self { path, timer, pause: RETRY_FIRST, is_due: true })
-    }
-
-    /// Connects, or sets the timer.
-    fn connect(&mut self) -> io::Result<UnixStream> {
-        self.is_due = false;
-        let connected = connect_now(&self.path);
-        if connected.is_err() {
-            self.wait();
-        }
-        connected
-    }
-
-    fn wait(&mut self) {
-        let it_value = Timespec { tv_sec: self.pause.as_secs() as i64, tv_nsec: self.pause.subsec_nanos().into() };
-        let interval = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let spec = Itimerspec { it_interval: interval, it_value };
-        // Only a malformed time is refused.
-        let _ = timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &spec);
-        self.pause = (self.pause * 2).min(RETRY_MAX);
-    }
 }
 
 /// How often at most the log tells of front ends that a port has lost.
@@ -120,8 +80,8 @@ impl FrontEnds {
         let path = PathBuf::from(&spec.path);
         let registry = &queues.parts[0].registry;
         let role = if spec.is_client {
-            let reconnection = Reconnection::new(path)?;
-            registry.register(&mut SourceFd(&reconnection.timer.as_raw_fd()), SOCKET_OR_TIMER, Interest::READABLE)?;
+            let reconnection = Reconnection::new(&path)?;
+            registry.register(&mut SourceFd(&reconnection.timer().as_raw_fd()), SOCKET_OR_TIMER, Interest::READABLE)?;
             SocketRole::Client(reconnection)
         } else {
             let listener = SocketListener::bind(&path, spec.socket_user.as_deref())?;
@@ -161,14 +121,6 @@ impl FrontEnds {
         self.has_more
     }
 
-    /// Notes that the listener or the timer has something.
-    pub(super) fn note_socket_event(&mut self) {
-        if let SocketRole::Client(reconnection) = &mut self.role {
-            let mut expirations = [0; 8];
-            reconnection.is_due |= rustix::io::read(&reconnection.timer, &mut expirations).is_ok();
-        }
-    }
-
     fn remove(&mut self, at: usize, error: &io::Error) {
         let front_end = self.front_ends.remove(at);
         let path = &self.queues.spec.path;
@@ -205,12 +157,10 @@ impl FrontEnds {
                     Ok((stream, _)) => stream,
                     Err(_) => return connected,
                 },
-                SocketRole::Client(reconnection) if reconnection.is_due && self.front_ends.is_empty() => {
-                    match reconnection.connect() {
-                        Ok(stream) => stream,
-                        Err(_) => return connected,
-                    }
-                }
+                SocketRole::Client(reconnection) if self.front_ends.is_empty() => match reconnection.connect_if_due() {
+                    Some(Ok(stream)) => stream,
+                    Some(Err(_)) | None => return connected,
+                },
                 SocketRole::Client(_) => return connected,
             };
             connected = true;
@@ -237,7 +187,7 @@ impl FrontEnds {
         match taken {
             Ok(front_end) => {
                 if let SocketRole::Client(reconnection) = &mut self.role {
-                    reconnection.pause = RETRY_FIRST;
+                    reconnection.reset_pause();
                 }
                 self.front_ends.push(front_end);
             }
@@ -247,21 +197,20 @@ impl FrontEnds {
 }
 
 /// Takes the events of a part of a port; whether its front ends have to be attended.
-pub(super) fn take_events(poll: &mut Poll, events: &mut Events, queues: &SharedQueues) -> (bool, bool) {
-    let (mut is_attention_due, mut is_socket_or_timer) = (false, false);
+pub(super) fn take_events(poll: &mut Poll, events: &mut Events, queues: &SharedQueues) -> bool {
+    let mut is_attention_due = false;
     if poll.poll(events, Some(Duration::ZERO)).is_err() {
         // Interrupted: whatever there was is still there.
-        return (true, true);
+        return true;
     }
     for event in &*events {
         match event.token() {
             WAKER => {}
-            SOCKET_OR_TIMER => (is_attention_due, is_socket_or_timer) = (true, true),
             Token(index) if index < queues.count() => queues.note_kick(index),
             Token(_) => is_attention_due = true,
         }
     }
-    (is_attention_due, is_socket_or_timer)
+    is_attention_due
 }
 
 /// Room for events.

@@ -96,15 +96,10 @@ impl VhostUser {
 
     /// Looks after kicks and messages.
     fn attend(&mut self) {
-        let (mut is_due, is_socket_or_timer) = front_ends::take_events(&mut self.poll, &mut self.events, &self.queues);
-        is_due |= self.has_more_messages || self.receives == 0;
-        if let Some(front_ends) = &mut self.front_ends {
-            if is_socket_or_timer {
-                front_ends.note_socket_event();
-            }
-            if is_due {
-                self.has_more_messages = front_ends.attend();
-            }
+        let has_events = front_ends::take_events(&mut self.poll, &mut self.events, &self.queues);
+        let is_due = has_events || self.has_more_messages || self.receives == 0;
+        if is_due && let Some(front_ends) = &mut self.front_ends {
+            self.has_more_messages = front_ends.attend();
         }
     }
 
