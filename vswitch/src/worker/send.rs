@@ -5,11 +5,41 @@ use super::{Delivery, Worker, gro, poll_set};
 use vswitch_core::config::desired::Direction;
 use vswitch_core::config::ids::EniIndex;
 use vswitch_core::config::limits::BURST_PACKETS;
-use vswitch_core::packet::Packet;
 use vswitch_core::packet::gso::Segments;
 use vswitch_core::packet::ip_fragments::IpFragments;
 use vswitch_core::packet::offload::Preparation;
 use vswitch_core::packet::verdict::{DropReason, Verdict};
+use vswitch_core::packet::{FrameBuffer, Packet};
+
+/// What a packet is cut into whose receiver's port does not carry it as it is.
+enum Pieces {
+    Segments(Segments),
+    Fragments(IpFragments),
+}
+
+impl Pieces {
+    /// How long the next piece is, if one is left.
+    fn next_bytes(&self, packet: &Packet) -> Option<usize> {
+        match self {
+            Self::Segments(segments) => segments.next_bytes(packet),
+            Self::Fragments(fragments) => fragments.next_bytes(packet),
+        }
+    }
+
+    fn write_next(&mut self, packet: &Packet, target: &mut FrameBuffer) -> bool {
+        match self {
+            Self::Segments(segments) => segments.write_next(packet, target),
+            Self::Fragments(fragments) => fragments.write_next(packet, target),
+        }
+    }
+
+    fn count_left(&self, packet: &Packet) -> u32 {
+        match self {
+            Self::Segments(segments) => segments.left(packet),
+            Self::Fragments(fragments) => fragments.count_left(),
+        }
+    }
+}
 
 impl Worker {
     /// Sends packets of one verdict and receiver, from a burst of this worker, without queueing them first. Whether it did:
@@ -65,7 +95,7 @@ impl Worker {
             if packet.longest_frame_bytes() > entry.frame_bytes_max {
                 if let Some(fragments) = IpFragments::of(&packet, entry.frame_bytes_max) {
                     packet.complete_checksum();
-                    self.fragment_outgoing(slot, &packet, fragments, delivery.to);
+                    self.cut_outgoing(slot, &packet, Pieces::Fragments(fragments), delivery.to);
                     return self.recycle(packet, delivery.pool_owner);
                 }
                 let packets = packet.wire().packets;
@@ -81,7 +111,7 @@ impl Worker {
                 Preparation::Pass => {}
                 Preparation::Checksum => packet.complete_checksum(),
                 Preparation::Segment => {
-                    self.cut_outgoing(slot, &packet, delivery.to);
+                    self.cut_outgoing(slot, &packet, Pieces::Segments(Segments::default()), delivery.to);
                     return self.recycle(packet, delivery.pool_owner);
                 }
             }
@@ -90,11 +120,10 @@ impl Worker {
         self.outgoing_pool_owners.push(delivery.pool_owner);
     }
 
-    /// Segments a long frame and queues the segments. Sends whenever a burst is full or the pool is empty.
-    pub(super) fn cut_outgoing(&mut self, slot: u32, packet: &Packet, to: EniIndex) {
+    /// Cuts a packet into pieces and queues these. Sends whenever a burst is full or the pool is empty.
+    fn cut_outgoing(&mut self, slot: u32, packet: &Packet, mut pieces: Pieces, to: EniIndex) {
         let pool_owner = self.peers.number as u16;
-        let mut segments = Segments::default();
-        while let Some(bytes) = segments.next_bytes(packet) {
+        while let Some(bytes) = pieces.next_bytes(packet) {
             if self.outgoing.len() >= BURST_PACKETS {
                 self.send_outgoing(Some(slot), to);
             }
@@ -105,32 +134,10 @@ impl Worker {
             }
             let Some(mut buffer) = buffer else {
                 // All buffers are in rings of other workers, which is like a full port.
-                let rest = segments.left(packet);
-                return self.shard.count_drop(to, Direction::Ingress, DropReason::PortFull, rest);
+                let left = pieces.count_left(packet);
+                return self.shard.count_drop(to, Direction::Ingress, DropReason::PortFull, left);
             };
-            segments.write_next(packet, &mut buffer);
-            self.outgoing.push(Packet::new(buffer));
-            self.outgoing_pool_owners.push(pool_owner);
-        }
-    }
-
-    /// Appends the fragments of a packet that the port cannot carry whole. Sends whenever a burst is full, or the pool is
-    /// empty.
-    fn fragment_outgoing(&mut self, slot: u32, packet: &Packet, mut fragments: IpFragments, to: EniIndex) {
-        let pool_owner = self.peers.number as u16;
-        while let Some(bytes) = fragments.next_bytes(packet) {
-            if self.outgoing.len() >= BURST_PACKETS {
-                self.send_outgoing(Some(slot), to);
-            }
-            let mut buffer = self.pool.take(bytes);
-            if buffer.is_none() {
-                self.send_outgoing(Some(slot), to);
-                buffer = self.pool.take(bytes);
-            }
-            let Some(mut buffer) = buffer else {
-                return self.shard.count_drop(to, Direction::Ingress, DropReason::PortFull, fragments.count_left());
-            };
-            fragments.write_next(packet, &mut buffer);
+            pieces.write_next(packet, &mut buffer);
             self.outgoing.push(Packet::new(buffer));
             self.outgoing_pool_owners.push(pool_owner);
         }
