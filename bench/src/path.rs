@@ -214,6 +214,7 @@ impl PathRig {
     fn new(arguments: &PathArguments) -> Result<Self, String> {
         let mix = &arguments.mix;
         let mut desired = fixture::desired(arguments.rules, mix.seed);
+        fixture::give_addresses(&mut desired, mix.addresses);
         if let Some(sessions_max) = arguments.sessions_max {
             desired.enis.values_mut().for_each(|eni| eni.sessions_max = sessions_max);
         }

@@ -10,6 +10,8 @@ fn mix() -> Mix {
         denied_share: 0.0,
         zipf: 0.0,
         services: 1,
+        addresses: 1,
+        pairs: PAIRS,
         protocol: FlowTransport::Tcp,
         ipv6: false,
         seed: 7,
@@ -20,7 +22,9 @@ fn mix() -> Mix {
 /// many should be denied.
 fn chunks_of(mix: &Mix, count: usize) -> (usize, u64) {
     mix.check().expect("there is such a mix");
-    let snapshot = compile(&fixture::desired(20, 1), 1).expect("the world compiles");
+    let mut desired = fixture::desired(20, 1);
+    fixture::give_addresses(&mut desired, mix.addresses);
+    let snapshot = compile(&desired, 1).expect("the world compiles");
     let mut rig = PathRig::in_world(snapshot, mix, (count * CHUNK_ITEMS / BURST_PACKETS) as f64);
     rig.warm_up().expect("what exists can be brought about");
     rig.denied = 0;
@@ -50,11 +54,9 @@ fn every_packet_of_every_mix_ends_as_planned() {
     for (protocol, new_share, denied_share, zipf) in
         [(tcp, 0.1, 0.15, 0.0), (tcp, 0.05, 0.0, 1.0), (udp, 0.3, 0.1, 0.0), (udp, 0.0, 0.5, 1.0), (tcp, 1.0, 0.0, 0.0)]
     {
-        for ipv6 in [false, true] {
-            chunks_of(
-                &Mix { protocol, new_share, denied_share, zipf, ipv6, services: 7, size: Size::Imix, ..mix() },
-                6,
-            );
+        for (ipv6, addresses, pairs) in [(false, 1, PAIRS), (true, 1, PAIRS), (false, 255, 3), (true, 40, 3)] {
+            let mix = Mix { protocol, new_share, denied_share, zipf, ipv6, addresses, pairs, ..mix() };
+            chunks_of(&Mix { services: 7, size: Size::Imix, ..mix }, 6);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Flows, and the frames that their ends send.
 
-use crate::fixture::{self, ADMITTED_PORT, PAIRS};
+use crate::fixture::{self, ADMITTED_PORT};
 use crate::traffic::mix::FlowTransport;
 use std::net::IpAddr;
 use vswitch_core::config::ids::MacAddress;
@@ -20,16 +20,19 @@ pub(crate) struct Flow {
 const PORTS: usize = 60_000;
 
 impl Flow {
+    /// The flow that the client or server with this index among `pairs` has in this turn.
+    pub(crate) fn of(place: usize, turn: usize, is_client: bool, pairs: usize) -> Self {
+        Self::numbered(Self::number_of(place, turn, is_client, pairs), pairs)
+    }
+
     /// The flow with this number: spread first over clients, then over ports, then over other servers.
-    pub(crate) fn numbered(number: usize) -> Self {
-        let (pair, turn) = (number % PAIRS as usize, number / PAIRS as usize);
-        let server = (turn / PORTS + pair) % PAIRS as usize;
+    fn numbered(number: usize, pairs: usize) -> Self {
+        let (pair, turn) = (number % pairs, number / pairs);
+        let server = (turn / PORTS + pair) % pairs;
         Self { client: pair as u16 * 2 + 1, server: server as u16 * 2 + 2, source_port: 1024 + (turn % PORTS) as u16 }
     }
 
-    /// The number of the flow that the client or server with this index has in this turn.
-    pub(crate) fn number_of(place: usize, turn: usize, is_client: bool) -> usize {
-        let pairs = PAIRS as usize;
+    fn number_of(place: usize, turn: usize, is_client: bool, pairs: usize) -> usize {
         // The inverse of `numbered`: the servers move on by one each time the ports are used up.
         let pair = if is_client { place } else { (place + pairs - turn / PORTS % pairs) % pairs };
         turn * pairs + pair
@@ -89,6 +92,8 @@ pub(crate) struct Shape {
     pub(crate) transport: FlowTransport,
     /// How many ports of each server flows use, one after the other.
     pub(crate) services: u16,
+    /// How many addresses of each client.
+    pub(crate) addresses: u16,
 }
 
 /// A port that no rule of the world admits by itself.
@@ -98,7 +103,8 @@ pub(crate) const DENIED_PORT: u16 = 444;
 pub(crate) fn write(buffer: &mut FrameBuffer, shape: Shape, (flow, step): (Flow, FlowStep), frame_bytes: usize) {
     let service = ADMITTED_PORT - flow.source_port % shape.services;
     let service_port = if step == FlowStep::Denied { DENIED_PORT } else { service };
-    let client = (fixture::address(flow.client, shape.is_v6), flow.source_port);
+    let client =
+        (fixture::client_address(flow.client, flow.source_port % shape.addresses, shape.is_v6), flow.source_port);
     let server = (fixture::address(flow.server, shape.is_v6), service_port);
     let (number, ends) =
         if step.is_from_client() { (flow.client, [client, server]) } else { (flow.server, [server, client]) };
@@ -171,17 +177,19 @@ mod tests {
 
     #[test]
     fn every_number_is_another_flow_and_is_found_from_both_ends() {
-        let mut seen = HashSet::new();
         let numbers: HashSet<usize> = (0..5_000_000).step_by(97).chain(0..100_000).collect();
-        for &number in &numbers {
-            let flow = Flow::numbered(number);
-            seen.insert((flow.client, flow.server, flow.source_port));
-            let turn = number / PAIRS as usize;
-            for (eni, is_client) in [(flow.client, true), (flow.server, false)] {
-                assert_eq!(Flow::number_of((usize::from(eni) - 1) / 2, turn, is_client), number);
+        for pairs in [32, 3] {
+            let mut seen = HashSet::new();
+            for &number in numbers.iter().filter(|&&number| number < pairs * pairs * PORTS) {
+                let flow = Flow::numbered(number, pairs);
+                seen.insert((flow.client, flow.server, flow.source_port));
+                let turn = number / pairs;
+                for (eni, is_client) in [(flow.client, true), (flow.server, false)] {
+                    assert_eq!(Flow::number_of((usize::from(eni) - 1) / 2, turn, is_client, pairs), number);
+                }
             }
+            assert_eq!(seen.len(), numbers.iter().filter(|&&number| number < pairs * pairs * PORTS).count());
         }
-        assert_eq!(seen.len(), numbers.len());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The properties of the traffic: shares, sizes, popularity, protocol. As options, and drawn at random.
 
-use crate::fixture::{FixtureRandom, SERVICES_MAX};
+use crate::fixture::{CLIENT_ADDRESSES_MAX, FixtureRandom, PAIRS, SERVICES_MAX};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use std::fmt;
@@ -29,6 +29,13 @@ pub(crate) struct Mix {
     /// of them.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=i64::from(SERVICES_MAX)))]
     pub(crate) services: u16,
+    /// Addresses of each client that flows use, one after the other. What is the same for all packets between two addresses
+    /// is determined once for a burst.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=i64::from(CLIENT_ADDRESSES_MAX)))]
+    pub(crate) addresses: u16,
+    /// Pairs of a client and a server that flows are spread over.
+    #[arg(long, default_value_t = PAIRS, value_parser = clap::value_parser!(u16).range(1..=i64::from(PAIRS)))]
+    pub(crate) pairs: u16,
     /// The protocol of the flows.
     #[arg(long, value_enum, default_value_t = FlowTransport::Tcp)]
     pub(crate) protocol: FlowTransport,

@@ -7,7 +7,7 @@ pub(crate) mod frames;
 pub(crate) mod mix;
 pub(crate) mod probe;
 
-use crate::fixture::{FixtureRandom, PAIRS};
+use crate::fixture::FixtureRandom;
 use crate::traffic::mix::{Mix, Popularity, Size};
 use frames::{Flow, FlowStep, Shape};
 use std::collections::VecDeque;
@@ -32,6 +32,8 @@ const NEW_TURNS: usize = 4;
 pub(crate) struct BurstTraffic {
     shape: Shape,
     size: Size,
+    /// How many clients there are, and servers.
+    pairs: usize,
     /// Flows of each client that exist from the beginning.
     turns: usize,
     popularity: Popularity,
@@ -57,24 +59,26 @@ const _: () = assert!(BURST_PACKETS <= u32::BITS as usize);
 
 impl BurstTraffic {
     pub(crate) fn new(mix: &Mix) -> Self {
-        let turns = mix.flows.div_ceil(PAIRS as usize);
+        let pairs = usize::from(mix.pairs);
+        let turns = mix.flows.div_ceil(pairs);
         Self {
-            shape: Shape { is_v6: mix.ipv6, transport: mix.protocol, services: mix.services },
+            shape: Shape { is_v6: mix.ipv6, transport: mix.protocol, services: mix.services, addresses: mix.addresses },
             size: mix.size,
+            pairs,
             turns,
             popularity: Popularity::zipf(turns, mix.zipf),
             denied_share: mix.denied_share * 2.0,
             new_share: mix.new_share * 2.0,
             random: FixtureRandom::new(mix.seed),
             burst: 0,
-            opened: vec![0; PAIRS as usize],
-            due: vec![VecDeque::new(); usize::from(PAIRS) * 2 + 1],
+            opened: vec![0; pairs],
+            due: vec![VecDeque::new(); pairs * 2 + 1],
         }
     }
 
     /// How many flows exist from the beginning, the same number for each client.
     pub(crate) fn flows(&self) -> usize {
-        self.turns * PAIRS as usize
+        self.turns * self.pairs
     }
 
     /// Restarts the bursts of a kind.
@@ -84,7 +88,7 @@ impl BurstTraffic {
 
     /// Writes the next burst.
     pub(crate) fn write(&mut self, packets: &mut [Packet], kind: BurstKind) -> Burst {
-        let pairs = PAIRS as usize;
+        let pairs = self.pairs;
         let number = self.burst;
         self.burst += 1;
         let (place, is_client) = match kind {
@@ -96,7 +100,7 @@ impl BurstTraffic {
         let mut burst = Burst { eni, denied: 0 };
         for (position, packet) in packets.iter_mut().enumerate() {
             let in_order = number / pairs * BURST_PACKETS + position;
-            let known = |turn: usize| Flow::numbered(Flow::number_of(place, turn, is_client));
+            let known = |turn: usize| Flow::of(place, turn, is_client, pairs);
             let (flow, step) = match kind {
                 BurstKind::InOrder(step) => (known(in_order % self.turns), step),
                 BurstKind::First => (known(in_order % (self.turns * NEW_TURNS)), FlowStep::Open),
@@ -128,14 +132,14 @@ impl BurstTraffic {
         }
         let turn = self.popularity.draw(&mut self.random);
         let step = if is_client { FlowStep::FromClient } else { FlowStep::FromServer };
-        (Flow::numbered(Flow::number_of(place, turn, is_client)), step)
+        (Flow::of(place, turn, is_client, self.pairs), step)
     }
 
     /// A flow of this client that has been idle for long.
     fn unused(&mut self, place: usize) -> Flow {
         let turn = self.turns + self.opened[place];
         self.opened[place] += 1;
-        Flow::numbered(Flow::number_of(place, turn, true))
+        Flow::of(place, turn, true, self.pairs)
     }
 
     fn follow(&mut self, flow: Flow, step: FlowStep) {

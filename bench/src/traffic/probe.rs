@@ -80,7 +80,7 @@ impl ProbeTraffic {
 
     /// Sends as much as comes out, and takes it, until it is over and everything is out.
     fn flow(&self) {
-        let shape = Shape { is_v6: false, transport: FlowTransport::Udp, services: 1 };
+        let shape = Shape { is_v6: false, transport: FlowTransport::Udp, services: 1, addresses: 1 };
         let frame = |client, server, step| {
             let mut buffer = FrameBuffer::with_capacity(64);
             frames::write(&mut buffer, shape, (Flow { client, server, source_port: 5000 }, step), 64);
