@@ -12,6 +12,8 @@ mod conversation;
 mod endpoints;
 #[path = "simulation/networks.rs"]
 mod networks;
+#[path = "simulation/paths.rs"]
+mod paths;
 #[path = "simulation/shards.rs"]
 mod shards;
 #[path = "simulation/sides.rs"]

@@ -8,9 +8,9 @@ use crate::compile::snapshot::Snapshot;
 use crate::config::desired::Direction;
 use crate::config::ids::EniIndex;
 use crate::config::limits::BURST_PACKETS;
-use crate::datapath::fast_path::{self, BurstPath, BurstPaths};
+use crate::datapath::fast_path::{self, BurstPolicies};
 use crate::datapath::packet_context::PacketContext;
-use crate::datapath::path_cache::PathCache;
+use crate::datapath::path_cache::BurstPaths;
 use crate::datapath::shard::Shard;
 use crate::datapath::slow_path::{egress_checks, ingress_checks};
 use crate::datapath::stage_timing::Phase;
@@ -43,31 +43,25 @@ impl Shard {
         // Taken out of the shard so that it can be borrowed while they are written; put back below.
         let (mut packet_contexts, mut path_cache) =
             (core::mem::take(&mut self.packet_contexts), core::mem::take(&mut self.path_cache));
-        path_cache.invalidate_if_stale(snapshot);
         for burst in burst.chunks_mut(BURST_PACKETS) {
-            let mut burst_paths = BurstPaths::none();
-            self.egress_checks_of_burst(
-                &context,
-                burst,
-                (&mut packet_contexts, &mut burst_paths),
-                (&mut path_cache, &is_here),
-            );
+            let mut burst_paths = path_cache.begin_burst(&context);
+            self.egress_checks_of_burst(&context, burst, &mut packet_contexts, &mut burst_paths, &is_here);
             // The receivers' counters are in place before the first packet is counted there.
-            for BurstPath { path, .. } in burst_paths.iter() {
-                self.hold_place(path.receiver, path.receiver_epoch);
+            for delivery in burst_paths.deliveries() {
+                self.hold_place(delivery.receiver, delivery.receiver_epoch);
             }
             self.stopwatch.lap(Phase::Admit);
-            let (mut other, mut exit) = (None, None);
+            let (mut policies, mut other, mut exit) = (BurstPolicies::default(), None, None);
             for (packet, packet_context) in burst.iter_mut().zip(&mut packet_contexts) {
-                if let Some(burst_path) = burst_paths.of(packet_context) {
-                    if self.try_fast_path(&context, burst_path, (packet, packet_context), now) {
+                if let Some((path, passed)) = burst_paths.of(packet_context) {
+                    if self.try_fast_path(&context, path, passed, &mut policies, (packet, packet_context), now) {
                         continue;
                     }
                     // The slow path gets what the first phase found, so that the destination is not looked up twice.
-                    packet_context.place = burst_path.path.place;
-                    let next = Verdict::Forward(burst_path.path.receiver);
+                    packet_context.place = path.place;
+                    let next = Verdict::Forward(path.receiver);
                     packet.verdict = packet.parse().map_or_else(Verdict::Drop, |()| next);
-                } else if packet_context.burst_path == PacketContext::LEAVES {
+                } else if packet_context.path == PacketContext::LEAVES {
                     let exit = exit.get_or_insert_with(|| self.exit_of(&context, now, &is_here));
                     if self.try_leave(&context, exit, packet, packet_context, now) {
                         continue;
@@ -82,11 +76,7 @@ impl Shard {
                     self.counters[context.counters_index()].egress.count(packet.verdict, packet.wire());
                 }
             }
-            // Packets of a path are counted together, once per burst, at either end.
-            for burst_path in burst_paths.iter() {
-                self.count_burst_path(&context, burst_path);
-                burst_path.dirty_path().into_iter().for_each(|path| path_cache.keep(path));
-            }
+            self.count_deliveries(&context, &burst_paths);
             if let Some(Some(exit)) = &exit {
                 self.count_exit(&context, exit);
             }
@@ -197,17 +187,13 @@ impl Shard {
         &self,
         context: &EniContext<'_>,
         burst: &mut [Packet],
-        (packet_contexts, burst_paths): (&mut [PacketContext], &mut BurstPaths<'_>),
-        (path_cache, is_here): (&mut PathCache, &impl Fn(EniIndex) -> bool),
+        packet_contexts: &mut [PacketContext],
+        burst_paths: &mut BurstPaths<'_>,
+        is_here: &impl Fn(EniIndex) -> bool,
     ) {
         for (packet, packet_context) in burst.iter_mut().zip(&mut *packet_contexts) {
-            if fast_path::find_path(
-                (context, &self.sessions),
-                burst_paths,
-                (path_cache, is_here),
-                (packet, packet_context),
-            )
-            .is_none()
+            if fast_path::find_path((context, &self.sessions), (&mut *burst_paths, is_here), (packet, packet_context))
+                .is_none()
             {
                 *packet_context = self.egress_checks_unusual(context, packet);
             }
