@@ -313,7 +313,7 @@ impl Chunks for PathRig {
     fn work(&mut self) {
         let clock = &mut self.clock;
         for (packets, (eni, _)) in self.packets.chunks_mut(BURST_PACKETS).zip(&self.bursts) {
-            self.shard.forward((&self.snapshot, clock.now), *eni, packets, |_| true);
+            self.shard.forward((&self.snapshot, clock.now), *eni, packets, |_: EniIndex| true);
             clock.now = clock.now + clock.burst_ns;
             clock.sweeps_due += clock.sweeps_per_burst;
             while clock.sweeps_due >= 1.0 {

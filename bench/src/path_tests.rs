@@ -14,6 +14,7 @@ fn mix() -> Mix {
         pairs: PAIRS,
         protocol: FlowTransport::Tcp,
         ipv6: false,
+        checksums_undone: false,
         seed: 7,
     }
 }

@@ -355,7 +355,7 @@ impl Chunks for UplinkRig {
             _ => BURST_PACKETS,
         };
         for (packets, eni) in self.packets.chunks_mut(length).zip(&self.bursts) {
-            self.shard.forward((&self.snapshot, self.now), *eni, packets, |_| true);
+            self.shard.forward((&self.snapshot, self.now), *eni, packets, |_: EniIndex| true);
         }
     }
 

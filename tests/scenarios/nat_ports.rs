@@ -4,6 +4,7 @@ use super::nat::{Kind, PEER, UPLINK, nat, packet};
 use super::*;
 use harness::world::packet_of;
 use std::net::Ipv4Addr;
+use vswitch_core::config::ids::EniIndex;
 use vswitch_core::config::uplink::DesiredNat;
 use vswitch_core::datapath::shard::Shard;
 use vswitch_core::packet::verdict::Verdict;
@@ -28,7 +29,8 @@ fn a_flood_of_connections_takes_no_port_from_neighbors() {
             packet_of(&frame)
         };
         let mut burst: Vec<_> = (first..first + BURST).map(&mut flow).collect();
-        world.shards[own].forward((&world.snapshot, world.now), client, &mut burst, |to| to.0 as usize % shards == own);
+        world.shards[own]
+            .forward((&world.snapshot, world.now), client, &mut burst, |to: EniIndex| to.0 as usize % shards == own);
         for packet in &mut burst {
             world.ingress(packet);
             match packet.verdict {

@@ -71,7 +71,7 @@ fn paths_take_the_places_of_others_and_no_packet_is_misled() {
         let mut found = burst(&together, &mut random);
         let mut expected: Vec<Packet> = found.iter().map(|packet| packet_of(packet.buffer.frame())).collect();
         let World { shards, snapshot, now, .. } = &mut together;
-        shards[0].forward((snapshot, *now), sender, &mut found, |to| here.contains(&to));
+        shards[0].forward((snapshot, *now), sender, &mut found, |to: EniIndex| here.contains(&to));
         let World { shards, snapshot, now, .. } = &mut apart;
         for packet in &mut expected {
             let alone = std::slice::from_mut(packet);

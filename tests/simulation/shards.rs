@@ -10,7 +10,7 @@ use harness::random::Random;
 use harness::world::{World, prefix_of};
 use std::collections::VecDeque;
 use vswitch_core::config::desired::{Desired, DesiredPort, Direction, Timeouts};
-use vswitch_core::config::ids::EniId;
+use vswitch_core::config::ids::{EniId, EniIndex};
 use vswitch_core::config::protocol::PacketDescription;
 use vswitch_core::packet::verdict::{DropReason, Verdict};
 use vswitch_core::packet::{FrameBuffer, Packet};
@@ -179,7 +179,7 @@ impl ShardSimulation {
                 self.fail(&format!("{message:?} of {from} should wait no longer"));
             }
             let (at, burst) = ((&self.world.snapshot, self.world.now), std::slice::from_mut(&mut packet));
-            self.world.shards[shard].forward_released(at, index, burst, |_| false);
+            self.world.shards[shard].forward_released(at, index, burst, |_: EniIndex| false);
             self.note(format!("{from} -> {to}: {:?} waited: {:?}", message.content, packet.verdict));
             self.check(&message, true, (&from, &to), &mut packet);
         }

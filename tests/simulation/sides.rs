@@ -3,13 +3,14 @@
 
 use crate::changes::{ENIS, add_eni, change_list, change_membership, change_rules, change_settings, first_world};
 use crate::conversation::{PORTS, SOURCE_PORTS, follow_up};
-use harness::frame::TcpFlags;
+use harness::frame::{Ip, TcpFlags};
 use harness::message::{Content, Message};
 use harness::random::Random;
 use harness::world::{Fate, World};
 use vswitch_core::config::desired::{Direction, Timeouts};
-use vswitch_core::config::ids::EniId;
+use vswitch_core::config::ids::{EniId, EniIndex};
 use vswitch_core::config::protocol::FlowDescription;
+use vswitch_core::packet::offload::Offload;
 use vswitch_core::packet::verdict::Verdict;
 use vswitch_core::packet::{FrameBuffer, Packet};
 
@@ -103,22 +104,25 @@ impl PathPair {
     fn burst(&mut self, step: usize) {
         let Some(from) = Some(self.random.pick(&ENIS)).filter(|id| self.exists(id)) else { return };
         let messages: Vec<Message> = (0..=self.random.below(6)).filter_map(|_| self.next_message(from)).collect();
+        let claims: Vec<Claim> = messages.iter().map(|_| Claim::random(&mut self.random)).collect();
         let index = self.together.index(from);
         let packets = |world: &World| -> Vec<Packet> {
-            messages.iter().map(|message| packet_of(&world.frame_from(from, &message.packet()))).collect()
+            let claiming = messages.iter().zip(&claims);
+            claiming.map(|(message, claim)| claim.packet_of(message, |ip| world.frame_from(from, ip))).collect()
         };
         let (mut together, mut apart) = (packets(&self.together), packets(&self.apart));
         let World { shards, snapshot, now, .. } = &mut self.together;
-        shards[0].forward((snapshot, *now), index, &mut together, |_| true);
+        shards[0].forward((snapshot, *now), index, &mut together, |_: EniIndex| true);
         let World { shards, snapshot, now, .. } = &mut self.apart;
         shards[0].egress(snapshot, index, &mut apart, *now);
         shards[0].ingress(snapshot, &mut apart, *now);
         let waited = self.together.release();
         assert_eq!(waited, release_apart(&mut self.apart), "step {step}, seed {}", self.seed);
         for (place, (one, other)) in together.iter().zip(&apart).enumerate() {
-            let found = (one.verdict, one.buffer.frame(), one.decision);
-            let expected = (other.verdict, other.buffer.frame(), other.decision);
-            assert_eq!(found, expected, "packet {place} of step {step}, seed {}: {:?}", self.seed, messages[place]);
+            let found = (one.verdict, one.buffer.frame(), one.decision, one.offload);
+            let expected = (other.verdict, other.buffer.frame(), other.decision, other.offload);
+            let sent = (&messages[place], &claims[place]);
+            assert_eq!(found, expected, "packet {place} of step {step}, seed {}: {sent:?}", self.seed);
             let passed = matches!(one.verdict, Verdict::Deliver | Verdict::Answer | Verdict::Wait | Verdict::Drop(_));
             assert!(passed, "{:?}", one.verdict);
         }
@@ -180,7 +184,7 @@ fn release_apart(world: &mut World) -> Vec<(String, Fate, Vec<u8>)> {
         let mut packet = Packet::new(FrameBuffer::with_capacity(512));
         let eni = shards[0].take_released(&mut packet.buffer).expect("it was there");
         let packets = std::slice::from_mut(&mut packet);
-        shards[0].forward_released((snapshot, *now), eni, packets, |_| false);
+        shards[0].forward_released((snapshot, *now), eni, packets, |_: EniIndex| false);
         let passed = packets[0].verdict;
         shards[0].ingress(snapshot, packets, *now);
         let name = |eni| snapshot.eni_id(eni).map(ToString::to_string).unwrap_or_default();
@@ -203,8 +207,44 @@ fn flows(world: &World, id: &str) -> Vec<FlowDescription> {
     flows
 }
 
-fn packet_of(frame: &[u8]) -> Packet {
-    let mut packet = Packet::new(FrameBuffer::with_capacity(512));
-    packet.buffer.fill(frame);
-    packet
+/// What a guest claims to have left undone in a TCP or UDP packet.
+#[derive(Clone, Debug)]
+enum Claim {
+    Nothing,
+    /// The checksum, and segmentation into pieces of so many bytes unless that is zero.
+    Undone(u16),
+    /// The same, but a field of the claim is one too large.
+    Wrong(u16),
+}
+
+impl Claim {
+    const DATA: [u8; 40] = [7; 40];
+
+    fn random(random: &mut Random) -> Self {
+        let segment_bytes = random.pick(&[0, 0, 9, 40]);
+        match random.below(10) {
+            0..=5 => Self::Nothing,
+            6..=8 => Self::Undone(segment_bytes),
+            _ => Self::Wrong(segment_bytes),
+        }
+    }
+
+    /// The packet of a message, with the claim if its kind of message has one.
+    fn packet_of(&self, message: &Message, frame_of: impl Fn(&Ip) -> Vec<u8>) -> Packet {
+        let ip = message.packet();
+        let (ip, offload) = match (self, &message.content) {
+            (Self::Undone(segment_bytes) | Self::Wrong(segment_bytes), Content::Tcp(..) | Content::Udp(..)) => {
+                let ip = ip.undone(&Self::DATA);
+                let mut offload = ip.offload(*segment_bytes);
+                if let (Self::Wrong(_), Some(checksum)) = (self, &mut offload.checksum) {
+                    checksum.start += 1;
+                }
+                (ip, offload)
+            }
+            _ => (ip, Offload::NONE),
+        };
+        let mut buffer = FrameBuffer::with_capacity(512);
+        buffer.fill(&frame_of(&ip));
+        Packet::claiming(buffer, offload)
+    }
 }

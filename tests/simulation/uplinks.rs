@@ -8,15 +8,19 @@ use harness::random::Random;
 use harness::world::{Build, Refine, World, accept_in, accept_out, packet_of, rule};
 use std::collections::{BTreeMap, BTreeSet};
 use vswitch_core::config::desired::{Desired, Direction, Policy, PortRange};
-use vswitch_core::config::ids::EniId;
+use vswitch_core::config::ids::{EniId, EniIndex};
 use vswitch_core::config::uplink::{DesiredNat, NatFiltering, PortForward, PrivateEnd};
 use vswitch_core::packet::Packet;
+use vswitch_core::packet::offload::Offload;
 use vswitch_core::packet::verdict::Verdict;
 
 const STEPS: usize = 400;
 /// Time that may pass before everything is over, seconds: less than any timeout.
 const SHORT_S: u64 = 8;
 const LONG_S: u64 = 7200;
+
+/// What the packets carry whose sender leaves something undone.
+const CLAIMED_DATA: [u8; 40] = [7; 40];
 
 const UPLINK: &str = "upl";
 const POOL: &str = "203.0.113.1";
@@ -44,15 +48,30 @@ struct UplinkPacket {
     source: UplinkEnd,
     destination: UplinkEnd,
     flags: u8,
+    /// Whether its sender leaves the checksum undone, and how long the segments are that it is to be cut into; zero if it is
+    /// not to be cut.
+    claims: Option<u16>,
 }
 
 impl UplinkPacket {
     fn packet(&self, source: (&str, u16), destination: (&str, u16)) -> Ip {
         let ip = Ip::new(source.0, destination.0);
-        match self.protocol {
+        let ip = match self.protocol {
             protocol::TCP => ip.tcp(source.1, destination.1, self.flags),
             _ => ip.udp(source.1, destination.1),
-        }
+        };
+        if self.claims.is_some() { ip.undone(&CLAIMED_DATA) } else { ip }
+    }
+
+    fn offload(&self) -> Offload {
+        let ip = self.packet(self.source, self.destination);
+        self.claims.map_or(Offload::NONE, |segment_bytes| ip.offload(segment_bytes))
+    }
+
+    /// What is left undone once the claim is verified: the length of the headers matters only to segmentation.
+    fn verified_offload(&self) -> Offload {
+        let claimed = self.offload();
+        Offload { header_bytes: if claimed.segment_bytes == 0 { 0 } else { claimed.header_bytes }, ..claimed }
     }
 }
 
@@ -282,13 +301,20 @@ impl UplinkSimulation {
         let answers: Vec<_> = self.model.sessions.iter().filter(incoming).copied().collect();
         if !answers.is_empty() && self.random.chance(40) {
             let (_, source, destination) = self.random.pick(&answers);
-            return UplinkPacket { at, protocol, source, destination, flags: TcpFlags::ACK };
+            return UplinkPacket {
+                at,
+                protocol,
+                source,
+                destination,
+                flags: TcpFlags::ACK,
+                claims: self.claims(TcpFlags::ACK),
+            };
         }
         let source = (address, 5000 + self.random.below(5) as u16);
         let destination = (self.random.pick(&PEERS), self.random.pick(&SERVICES));
         let is_known = self.model.sessions.contains(&(protocol, source, destination));
         let flags = if is_known { TcpFlags::ACK } else { TcpFlags::SYN };
-        UplinkPacket { at, protocol, source, destination, flags }
+        UplinkPacket { at, protocol, source, destination, flags, claims: self.claims(flags) }
     }
 
     fn burst_in(&mut self, step: usize) {
@@ -314,7 +340,12 @@ impl UplinkSimulation {
         let is_new = destination.1 == 80 || destination.1 == 8080;
         let opens = is_new && !self.model.sessions.iter().any(|session| session.2 == source && session.0 == protocol);
         let flags = if opens { TcpFlags::SYN } else { TcpFlags::ACK };
-        UplinkPacket { at: UPLINK, protocol, source, destination, flags }
+        UplinkPacket { at: UPLINK, protocol, source, destination, flags, claims: self.claims(flags) }
+    }
+
+    /// Often nothing, else a checksum to complete, or that and segmentation, which a SYN must not have.
+    fn claims(&mut self, flags: u8) -> Option<u16> {
+        self.random.pick(&[None, None, Some(0), Some(if flags == TcpFlags::SYN { 0 } else { 9 })])
     }
 
     /// Sends a burst in both worlds. The model is asked of each packet before the next, since one may open what the next
@@ -326,9 +357,9 @@ impl UplinkSimulation {
         foretell: impl Fn(&mut NatModel, &UplinkPacket) -> Foretold,
     ) {
         let at = burst[0].at;
-        let frames: Vec<Vec<u8>> = burst
+        let frames: Vec<(Vec<u8>, Offload)> = burst
             .iter()
-            .map(|sent| self.worlds[0].frame_from(at, &sent.packet(sent.source, sent.destination)))
+            .map(|sent| (self.worlds[0].frame_from(at, &sent.packet(sent.source, sent.destination)), sent.offload()))
             .collect();
         let [fast, slow] = self.worlds.each_mut().map(|world| pass(world, at, &frames));
         for (number, sent) in burst.iter().enumerate() {
@@ -346,7 +377,7 @@ impl UplinkSimulation {
             let foretold = foretell(&mut self.model, sent);
             let (to, ends) = match (&foretold, &fast[number]) {
                 (Foretold::Stopped, None) => continue,
-                (Foretold::Leaves(source), Some((to, frame))) if to == UPLINK => {
+                (Foretold::Leaves(source), Some((to, frame, _))) if to == UPLINK => {
                     let port = u16::from_be_bytes([frame[34], frame[35]]);
                     let is_taken = self.model.mappings.values().any(|taken| *taken == port);
                     let of_forward = (8080..=8089).contains(&port);
@@ -358,30 +389,39 @@ impl UplinkSimulation {
                     }
                     (UPLINK, (source.unwrap_or((POOL, port)), sent.destination))
                 }
-                (Foretold::Enters(eni, inside), Some((to, _))) if to == eni => (*eni, (sent.source, *inside)),
+                (Foretold::Enters(eni, inside), Some((to, ..))) if to == eni => (*eni, (sent.source, *inside)),
                 _ => fail(&self.model, &format!("foretold {foretold:?}")),
             };
             let packet = sent.packet(ends.0, ends.1);
             let hop_limit = packet.hop_limit - 1;
             let world = &self.worlds[0];
             let expected = packet.hop_limit(hop_limit).frame(world.gateway_mac(to), world.mac(to));
-            if fast[number].as_ref().is_none_or(|(_, frame)| *frame != expected) {
+            if fast[number]
+                .as_ref()
+                .is_none_or(|(_, frame, offload)| (frame, offload) != (&expected, &sent.verified_offload()))
+            {
                 fail(&self.model, &format!("not {expected:02x?}"));
             }
         }
     }
 }
 
-/// A burst all the way: who got each packet, and its frame; none if nobody did.
-fn pass(world: &mut World, at: &str, frames: &[Vec<u8>]) -> Vec<Option<(String, Vec<u8>)>> {
+/// A burst all the way: who got each packet, its frame, and what is left undone in it; none if nobody did.
+fn pass(world: &mut World, at: &str, frames: &[(Vec<u8>, Offload)]) -> Vec<Option<(String, Vec<u8>, Offload)>> {
     let index = world.index(at);
     let (own, shards) = (world.shard_of(index), world.shards.len());
-    let mut burst: Vec<Packet> = frames.iter().map(|frame| packet_of(frame)).collect();
-    world.shards[own].forward((&world.snapshot, world.now), index, &mut burst, |to| to.0 as usize % shards == own);
+    let claiming = |(frame, offload): &(Vec<u8>, Offload)| {
+        let mut packet = packet_of(frame);
+        packet.offload = *offload;
+        packet
+    };
+    let mut burst: Vec<Packet> = frames.iter().map(claiming).collect();
+    world.shards[own]
+        .forward((&world.snapshot, world.now), index, &mut burst, |to: EniIndex| to.0 as usize % shards == own);
     let took = |mut packet: Packet| {
         world.ingress(&mut packet);
         let to = world.snapshot.eni_id(packet.receiver).map(|id| id.to_string());
-        to.filter(|_| packet.verdict == Verdict::Deliver).map(|to| (to, packet.buffer.frame().to_vec()))
+        to.filter(|_| packet.verdict == Verdict::Deliver).map(|to| (to, packet.buffer.frame().to_vec(), packet.offload))
     };
     burst.into_iter().map(took).collect()
 }

@@ -123,6 +123,10 @@ pub(crate) struct FrameEnds {
     pub(crate) ends: [(IpAddr, u16); 2],
 }
 
+/// Where the transport header is.
+pub(super) const TRANSPORT_V4: usize = 14 + 20;
+pub(super) const TRANSPORT_V6: usize = 14 + 40;
+
 /// Writes a frame of `frame_bytes`, or as long as its headers.
 pub(crate) fn write_between(
     buffer: &mut FrameBuffer,
@@ -135,7 +139,7 @@ pub(crate) fn write_between(
         FlowTransport::Tcp => (TCP, 20),
         FlowTransport::Udp => (UDP, 8),
     };
-    let transport_at = if from.0.is_ipv6() { 14 + 40 } else { 14 + 20 };
+    let transport_at = if from.0.is_ipv6() { TRANSPORT_V6 } else { TRANSPORT_V4 };
     buffer.set_length(frame_bytes.max(transport_at + transport_bytes));
     let frame = buffer.frame_mut();
     // Buffers are used again, so an earlier frame's headers have to go; what follows the headers does not matter.

@@ -42,6 +42,9 @@ pub(crate) struct Mix {
     /// IPv6 instead of IPv4.
     #[arg(long)]
     pub(crate) ipv6: bool,
+    /// Leave the checksums of all packets to be completed, as kernels do.
+    #[arg(long)]
+    pub(crate) checksums_undone: bool,
     /// The seed of everything that is random.
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,

@@ -8,11 +8,12 @@ pub(crate) mod mix;
 pub(crate) mod probe;
 
 use crate::fixture::FixtureRandom;
-use crate::traffic::mix::{Mix, Popularity, Size};
+use crate::traffic::mix::{FlowTransport, Mix, Popularity, Size};
 use frames::{Flow, FlowStep, Shape};
 use std::collections::VecDeque;
 use vswitch_core::config::limits::BURST_PACKETS;
 use vswitch_core::packet::Packet;
+use vswitch_core::packet::offload::{Offload, PartialChecksum};
 
 /// Kinds of bursts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +32,8 @@ const NEW_TURNS: usize = 4;
 /// A sequence of bursts; the same seed gives the same one everywhere.
 pub(crate) struct BurstTraffic {
     shape: Shape,
+    /// What the senders leave undone in each packet.
+    offload: Offload,
     size: Size,
     /// How many clients there are, and servers.
     pairs: usize,
@@ -57,12 +60,23 @@ pub(crate) struct Burst {
 
 const _: () = assert!(BURST_PACKETS <= u32::BITS as usize);
 
+/// A checksum that is to be completed, of such packets.
+fn undone_checksum(mix: &Mix) -> Offload {
+    let start = if mix.ipv6 { frames::TRANSPORT_V6 } else { frames::TRANSPORT_V4 } as u16;
+    let offset = match mix.protocol {
+        FlowTransport::Tcp => 16,
+        FlowTransport::Udp => 6,
+    };
+    Offload { checksum: Some(PartialChecksum { start, offset }), ..Offload::NONE }
+}
+
 impl BurstTraffic {
     pub(crate) fn new(mix: &Mix) -> Self {
         let pairs = usize::from(mix.pairs);
         let turns = mix.flows.div_ceil(pairs);
         Self {
             shape: Shape { is_v6: mix.ipv6, transport: mix.protocol, services: mix.services, addresses: mix.addresses },
+            offload: if mix.checksums_undone { undone_checksum(mix) } else { Offload::NONE },
             size: mix.size,
             pairs,
             turns,
@@ -109,6 +123,7 @@ impl BurstTraffic {
             burst.denied |= u32::from(step == FlowStep::Denied) << position;
             let frame_bytes = self.size.draw(&mut self.random);
             frames::write(&mut packet.buffer, self.shape, (flow, step), frame_bytes);
+            packet.offload = self.offload;
         }
         burst
     }

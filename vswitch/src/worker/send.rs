@@ -111,6 +111,7 @@ impl Worker {
                 Preparation::Pass => {}
                 Preparation::Checksum => packet.complete_checksum(),
                 Preparation::Segment => {
+                    packet.read_headers();
                     self.cut_outgoing(slot, &packet, Pieces::Segments(Segments::default()), delivery.to);
                     return self.recycle(packet, delivery.pool_owner);
                 }

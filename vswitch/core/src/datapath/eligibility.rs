@@ -18,7 +18,7 @@ use crate::datapath::anti_spoof::{is_from_inside, owns_source};
 use crate::hw::time::Tick;
 use crate::packet::headers::fast_parse::Plain;
 use crate::packet::headers::{Addresses, Headers, Segment, is_to_metadata, protocol, tcp_flags};
-use crate::packet::offload::Offload;
+use crate::packet::offload::{Offload, Segmentation};
 use crate::packet::verdict::{Decision, Stage};
 use crate::packet::{Marker, Packet};
 use crate::policy::eni_context::{EniContext, UplinkContext};
@@ -80,14 +80,14 @@ pub(super) const fn packet(packet: &Packet) -> bool {
     };
     let Offload {
         checksum,
-        segmentation: _,
-        // These matter for segmentation only, which implies a checksum to complete.
+        segmentation,
+        // Verified once the headers are known, by `settle_plain`.
         segment_bytes: _,
         header_bytes: _,
         marks_congestion_once: _,
     } = offload;
-    // An offload request has to be checked against all headers.
-    checksum.is_none() && offload.is_none() && !is_marked
+    // Segmentation implies a checksum to complete.
+    (checksum.is_some() || matches!(segmentation, Segmentation::None)) && !is_marked
 }
 
 /// Whether a packet may take the fast path, by what `fast_parse` read: whole TCP and UDP packets without IP options,

@@ -22,7 +22,7 @@ use crate::packet::Packet;
 use crate::packet::headers::fast_parse::{self, Family, Plain};
 use crate::packet::headers::tcp_options::window_scale;
 use crate::packet::headers::{Tuple, protocol, tcp_flags};
-use crate::packet::offload::Wire;
+use crate::packet::offload::{Offload, Wire, settle_plain};
 use crate::packet::verdict::{Decision, Stage, Verdict};
 use crate::policy::eni_context::EniContext;
 use crate::policy::evaluate::from_peer;
@@ -120,22 +120,40 @@ pub(crate) fn decide_by_rules(context: &EniContext<'_>, tuple: &Tuple) -> Decisi
 pub(crate) fn find_path(
     at: (&EniContext<'_>, &ConnectionTables),
     paths: (&mut BurstPaths<'_>, &impl Fn(EniIndex) -> bool),
-    (packet, packet_context): (&Packet, &mut PacketContext),
+    (packet, packet_context): (&mut Packet, &mut PacketContext),
 ) -> Option<()> {
     if !eligibility::packet(packet) {
         return None;
     }
-    let frame = packet.buffer.frame();
+    let (frame, frame_bytes, offload) = (packet.buffer.frame(), packet.buffer.length(), &mut packet.offload);
     match fast_parse::family(frame)? {
         Family::V4 => {
-            let plain = fast_parse::read_v4(frame)?;
+            let plain = fast_parse::read_v4(frame, frame_bytes)?;
+            verify_claim(offload, &plain, Family::V4, frame, frame_bytes)?;
             reach((at, &at.1.v4), (&plain, Ethernet::of(frame)?, &fast_parse::ends_v4(frame)?), paths, packet_context)
         }
         Family::V6 => {
-            let plain = fast_parse::read_v6(frame)?;
+            let plain = fast_parse::read_v6(frame, frame_bytes)?;
+            verify_claim(offload, &plain, Family::V6, frame, frame_bytes)?;
             reach((at, &at.1.v6), (&plain, Ethernet::of(frame)?, &fast_parse::ends_v6(frame)?), paths, packet_context)
         }
     }
+}
+
+/// Verifies what the sender of a plain packet claims to have left undone, and puts what the headers say in its place. `None` if
+/// it takes the slow path, which verifies it anew.
+#[inline(always)]
+pub(super) fn verify_claim<A>(
+    offload: &mut Offload,
+    plain: &Plain<A>,
+    family: Family,
+    frame: &[u8],
+    frame_bytes: usize,
+) -> Option<()> {
+    if offload.checksum.is_some() {
+        *offload = settle_plain(offload, plain, family, frame, frame_bytes)?;
+    }
+    Some(())
 }
 
 #[inline(always)]
@@ -200,18 +218,14 @@ impl Shard {
         (packet, packet_context): (&mut Packet, &PacketContext),
         now: Tick,
     ) -> bool {
-        let frame_bytes = packet.buffer.length();
+        let (wire, longest_frame_bytes) = (packet.wire(), packet.longest_frame_bytes());
         // One comparison stands for the MTU, for a receiver in another shard and for a hop between subnets.
-        let went_on = if frame_bytes > path.frame_bytes_max as usize {
+        let went_on = if longest_frame_bytes > path.frame_bytes_max as usize {
             Continuation::No
         } else {
             match &packet_context.entry.key {
-                Key::V4(key) => {
-                    refresh(&mut self.sessions.v4, (key, packet_context), sender, path.live, frame_bytes, now)
-                }
-                Key::V6(key) => {
-                    refresh(&mut self.sessions.v6, (key, packet_context), sender, path.live, frame_bytes, now)
-                }
+                Key::V4(key) => refresh(&mut self.sessions.v4, (key, packet_context), sender, path.live, wire, now),
+                Key::V6(key) => refresh(&mut self.sessions.v6, (key, packet_context), sender, path.live, wire, now),
             }
         };
         packet.receiver = path.receiver;
@@ -227,8 +241,8 @@ impl Shard {
             },
             Continuation::No => return false,
         }
-        passed.packets += 1;
-        passed.bytes += frame_bytes as u64;
+        passed.packets += wire.packets;
+        passed.bytes += wire.bytes;
         packet.verdict = Verdict::Deliver;
         if let Some(header) = packet.buffer.frame_mut().first_chunk_mut::<12>() {
             *header = path.ethernet_then;
@@ -257,14 +271,14 @@ impl Shard {
         if !self.has_room(sender) || self.counters[receiver].sessions >= path.receiver_sessions_max {
             return None;
         }
-        let wire = Wire { packets: 1, bytes: packet.buffer.length() as u64 };
+        let wire = packet.wire();
         if !outgoing.accepts() {
             packet.decision = Some(outgoing);
             let refusal = outgoing.refusal();
             self.counters[sender.counters_index()].egress.count(refusal, wire);
             return Some(refusal);
         }
-        let record = new_connection(packet.buffer.frame(), packet_context).record(timeouts, now);
+        let record = new_connection(packet.buffer.frame(), packet_context, wire).record(timeouts, now);
         let (live, swapped) = (path.live, packet_context.entry.swapped);
         let of_sender = NewSession {
             session: Session::of_live(live[0], Direction::Egress, swapped, outgoing.stage),
@@ -308,7 +322,7 @@ fn refresh<K: ConnectionKey>(
     (key, packet_context): (&K, &PacketContext),
     sender: &EniContext<'_>,
     live: [u64; 2],
-    frame_bytes: usize,
+    wire: Wire,
     now: Tick,
 ) -> Continuation {
     let LookupKey { protocol, hash, swapped, .. } = packet_context.entry;
@@ -327,7 +341,6 @@ fn refresh<K: ConnectionKey>(
     if !admits_both || !sender.continues(connection, packet_context.segment.flags, now) {
         return Continuation::No;
     }
-    let wire = Wire { packets: 1, bytes: frame_bytes as u64 };
     if connection.count(packet_context.segment, wire, way, now) {
         table.origin_mut(slot).bytes_high[way].carry();
     }
@@ -336,18 +349,11 @@ fn refresh<K: ConnectionKey>(
 
 /// The properties of a plain packet that a new connection takes from it.
 #[inline(always)]
-fn new_connection(frame: &[u8], packet_context: &PacketContext) -> NewConnection {
+fn new_connection(frame: &[u8], packet_context: &PacketContext, wire: Wire) -> NewConnection {
     let (protocol, segment) = (packet_context.entry.protocol, packet_context.segment);
     let (state, scale) = match protocol {
         protocol::TCP => (tcp::open(segment.flags), fast_parse::transport_of(frame).and_then(window_scale)),
         _ => (ConnectionState::Udp, None),
     };
-    NewConnection {
-        protocol,
-        from_opener: true,
-        state,
-        segment,
-        scale,
-        wire: Wire { packets: 1, bytes: frame.len() as u64 },
-    }
+    NewConnection { protocol, from_opener: true, state, segment, scale, wire }
 }

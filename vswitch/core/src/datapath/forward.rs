@@ -20,17 +20,47 @@ use crate::packet::{FrameBuffer, Marker, Packet};
 use crate::policy::eni_context::EniContext;
 use crate::tables::address_entry::AddressEntry;
 
+/// What forwarding asks whoever has the shard.
+pub trait ShardOwner {
+    /// Whether an ENI is in this shard.
+    fn is_here(&self, eni: EniIndex) -> bool;
+
+    /// Makes a frame whole part of which is [deferred](FrameBuffer::defer).
+    fn fetch_deferred(&self, buffer: &mut FrameBuffer);
+
+    /// Makes a packet whole, if part of its frame is deferred.
+    #[inline]
+    fn make_whole(&self, packet: &mut Packet) {
+        if packet.buffer.deferred().is_some() {
+            self.fetch_deferred(&mut packet.buffer);
+        }
+    }
+}
+
+/// For bursts of whole frames: whether an ENI is in this shard.
+impl<F: Fn(EniIndex) -> bool> ShardOwner for F {
+    fn is_here(&self, eni: EniIndex) -> bool {
+        self(eni)
+    }
+
+    fn fetch_deferred(&self, buffer: &mut FrameBuffer) {
+        debug_assert!(buffer.deferred().is_none(), "a frame that its sender still has");
+    }
+}
+
 impl Shard {
-    /// Forwards a burst that the guest behind `eni` sent: through egress and, if `is_here` says that the receiver is in
+    /// Forwards a burst that the guest behind `eni` sent: through egress and, if `owner` says that the receiver is in
     /// this shard, through the receiver's ingress. Sets the verdict of each packet: `Deliver` to its receiver,
-    /// `Forward` to an ENI of another shard, `Answer`, `Drop` or `Wait`.
+    /// `Forward` to an ENI of another shard, `Answer`, `Drop` or `Wait`. Only packets that took the fast path may leave it
+    /// with a part deferred.
     pub fn forward(
         &mut self,
         (snapshot, now): (&Snapshot, Time),
         eni: EniIndex,
         burst: &mut [Packet],
-        is_here: impl Fn(EniIndex) -> bool,
+        owner: impl ShardOwner,
     ) {
+        let is_here = |eni| owner.is_here(eni);
         // Prefetched first of all, so that the frames arrive while the ENI is looked up.
         burst.iter().take(BURST_PACKETS).for_each(|packet| packet.buffer.prefetch());
         let Some(context) = self.context_of(snapshot, eni, Direction::Egress) else {
@@ -38,6 +68,7 @@ impl Shard {
         };
         let now = now.tick();
         if let Some(uplink) = context.as_uplink() {
+            burst.iter_mut().for_each(|packet| owner.make_whole(packet));
             return self.enter(&uplink, burst, now, is_here);
         }
         // Taken out of the shard so that it can be borrowed while they are written; put back below.
@@ -45,7 +76,7 @@ impl Shard {
             (core::mem::take(&mut self.packet_contexts), core::mem::take(&mut self.path_cache));
         for burst in burst.chunks_mut(BURST_PACKETS) {
             let mut burst_paths = path_cache.begin_burst(&context);
-            self.egress_checks_of_burst(&context, burst, &mut packet_contexts, &mut burst_paths, &is_here);
+            self.egress_checks_of_burst(&context, burst, &mut packet_contexts, &mut burst_paths, &owner);
             // The receivers' counters are in place before the first packet is counted there.
             for delivery in burst_paths.deliveries() {
                 self.hold_place(delivery.receiver, delivery.receiver_epoch);
@@ -57,6 +88,7 @@ impl Shard {
                     if self.try_fast_path(&context, path, passed, &mut policies, (packet, packet_context), now) {
                         continue;
                     }
+                    owner.make_whole(packet);
                     // The slow path gets what the first phase found, so that the destination is not looked up twice.
                     packet_context.place = path.place;
                     let next = Verdict::Forward(path.receiver);
@@ -66,6 +98,7 @@ impl Shard {
                     if self.try_leave(&context, exit, packet, packet_context, now) {
                         continue;
                     }
+                    owner.make_whole(packet);
                     *packet_context = self.egress_checks_unusual(&context, packet);
                 }
                 if let Verdict::Forward(next) = packet.verdict {
@@ -103,16 +136,16 @@ impl Shard {
         at: (&Snapshot, Time),
         eni: EniIndex,
         burst: &mut [Packet],
-        is_here: impl Fn(EniIndex) -> bool,
+        owner: impl ShardOwner,
     ) {
         self.is_releasing = true;
-        self.forward(at, eni, burst, is_here);
+        self.forward(at, eni, burst, owner);
         self.is_releasing = false;
     }
 
     /// The first half of [`Shard::forward`]: takes a burst that the guest behind `eni` sent through egress.
     pub fn egress(&mut self, snapshot: &Snapshot, eni: EniIndex, burst: &mut [Packet], now: Time) {
-        self.forward((snapshot, now), eni, burst, |_| false);
+        self.forward((snapshot, now), eni, burst, |_: EniIndex| false);
     }
 
     /// The second half: takes packets that carry `Verdict::Forward` to ENIs of this shard through ingress. Sets the
@@ -189,12 +222,14 @@ impl Shard {
         burst: &mut [Packet],
         packet_contexts: &mut [PacketContext],
         burst_paths: &mut BurstPaths<'_>,
-        is_here: &impl Fn(EniIndex) -> bool,
+        owner: &impl ShardOwner,
     ) {
+        let is_here = |eni| owner.is_here(eni);
         for (packet, packet_context) in burst.iter_mut().zip(&mut *packet_contexts) {
-            if fast_path::find_path((context, &self.sessions), (&mut *burst_paths, is_here), (packet, packet_context))
+            if fast_path::find_path((context, &self.sessions), (&mut *burst_paths, &is_here), (packet, packet_context))
                 .is_none()
             {
+                owner.make_whole(packet);
                 *packet_context = self.egress_checks_unusual(context, packet);
             }
         }

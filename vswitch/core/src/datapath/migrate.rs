@@ -222,7 +222,7 @@ mod tests {
 
     fn send(shard: &mut Shard, snapshot: &Snapshot, from: u8, packet: Packet) -> Verdict {
         let mut burst = [packet];
-        shard.forward((snapshot, NOW), index(snapshot, from), &mut burst, |_| true);
+        shard.forward((snapshot, NOW), index(snapshot, from), &mut burst, |_: EniIndex| true);
         burst[0].verdict
     }
 

@@ -148,13 +148,14 @@ pub(crate) fn has_hops_left(frame: &[u8], family: Family) -> bool {
     frame.get(at).is_some_and(|hop_limit| *hop_limit > 1)
 }
 
-/// Takes one hop from a plain frame (`fast_parse`) whose checksums are complete, and rewrites an end of it unless it is IPv6
+/// Takes one hop from a plain packet (`fast_parse`), and rewrites an end of it unless it is IPv6
 /// or `to` is none.
 ///
-/// None if it is no such frame, or [has no hop left](has_hops_left).
+/// None if it is no such packet, or [has no hop left](has_hops_left).
 #[inline(always)]
-pub(crate) fn rewrite_plain(frame: &mut [u8], family: Family, end: TranslatedEnd, to: Option<NatEnd>) -> Option<()> {
-    let packet = frame.get_mut(ETHERNET_HEADER_BYTES..)?;
+pub(crate) fn rewrite_plain(packet: &mut Packet, family: Family, end: TranslatedEnd, to: Option<NatEnd>) -> Option<()> {
+    let is_sum_undone = packet.offload.checksum.is_some();
+    let packet = packet.buffer.frame_mut().get_mut(ETHERNET_HEADER_BYTES..)?;
     match family {
         Family::V4 => {
             let (ip, transport) = packet.split_first_chunk_mut::<IPV4_BYTES>()?;
@@ -168,7 +169,7 @@ pub(crate) fn rewrite_plain(frame: &mut [u8], family: Family, end: TranslatedEnd
                 ip[at..at + 4].copy_from_slice(&to.address.to_be_bytes());
                 let of_address = u64::from(!old) + u64::from(to.address);
                 of_header += of_address;
-                rewrite_plain_transport(transport, number, end, to.port, of_address)?;
+                rewrite_plain_transport(transport, is_sum_undone, number, end, to.port, of_address)?;
             }
             let checksum = of_change([ip[IPV4_CHECKSUM_AT], ip[IPV4_CHECKSUM_AT + 1]], of_header);
             ip[IPV4_CHECKSUM_AT..IPV4_CHECKSUM_AT + 2].copy_from_slice(&checksum.to_be_bytes());
@@ -184,31 +185,34 @@ pub(crate) fn rewrite_plain(frame: &mut [u8], family: Family, end: TranslatedEnd
 #[inline(always)]
 fn rewrite_plain_transport(
     transport: &mut [u8],
+    is_sum_undone: bool,
     number: u8,
     end: TranslatedEnd,
     port: Option<u16>,
-    mut change: u64,
+    of_address: u64,
 ) -> Option<()> {
     const UDP_BYTES: usize = 8;
     let (ports, rest) = transport.split_first_chunk_mut::<UDP_BYTES>()?;
+    let mut change = of_address;
     if let Some(port) = port {
         let at = end.port_at();
         change += u64::from(!u16::from_be_bytes([ports[at], ports[at + 1]])) + u64::from(port);
         ports[at..at + 2].copy_from_slice(&port.to_be_bytes());
     }
-    match number {
-        protocol::UDP => {
-            let old = [ports[6], ports[7]];
-            // Zero stands for none (RFC 768).
-            if old != [0; 2] {
-                ports[6..].copy_from_slice(&never_zero(of_change(old, change)).to_be_bytes());
-            }
-        }
-        _ => {
-            let field: &mut [u8; 2] = rest.get_mut(16 - UDP_BYTES..)?.first_chunk_mut()?;
-            *field = of_change(*field, change).to_be_bytes();
-        }
-    }
+    let field: &mut [u8; 2] = match number {
+        protocol::UDP => ports[6..].first_chunk_mut()?,
+        _ => rest.get_mut(16 - UDP_BYTES..)?.first_chunk_mut()?,
+    };
+    let old = *field;
+    let new = match number {
+        // The field has a sum that is not complemented, and whoever completes it sums the ports as well.
+        _ if is_sum_undone => !of_change(old.map(|byte| !byte), of_address),
+        // Zero stands for none (RFC 768).
+        protocol::UDP if old == [0; 2] => return Some(()),
+        protocol::UDP => never_zero(of_change(old, change)),
+        _ => of_change(old, change),
+    };
+    *field = new.to_be_bytes();
     Some(())
 }
 

@@ -11,6 +11,7 @@ pub(crate) mod policer;
 pub mod verdict;
 
 use crate::config::ids::EniIndex;
+use crate::config::limits::{BURST_PACKETS, FRAME_BYTES_MAX};
 use crate::packet::headers::Headers;
 use crate::packet::offload::{Offload, Wire};
 use crate::packet::verdict::{Decision, DropReason, Verdict};
@@ -22,15 +23,45 @@ use core::ops::Range;
 /// both cross in one piece.
 pub const HEADROOM_BYTES: usize = 16;
 
+/// Bytes of a frame that are in its buffer at least: all headers that the fast path reads and writes.
+pub const PRESENT_BYTES_MIN: usize = 128;
+
 /// Room for one frame, allocated once and reused. Frames begin at a cache line boundary. The default has no room.
+///
+/// The end of a long frame may be [deferred](Self::defer): still where its sender has it. Only the fast path, and a port that can
+/// copy it from there, handle such a frame; everybody else has it fetched first.
 #[derive(Debug, Default)]
 pub struct FrameBuffer {
     /// The headroom, then the room for the frame.
     bytes: Box<[u8]>,
-    start: u32,
-    length: u32,
+    /// Bytes of the frame that are here.
+    present_bytes: u32,
+    /// Bytes of the frame that are deferred.
+    deferred_bytes: u16,
+    start: u8,
+    /// Which of the deferred payloads of its burst.
+    deferred_number: u8,
 }
 
+const _: () = {
+    assert!(PRESENT_BYTES_MIN >= NETWORK_MAX + TCP_HEADER_BYTES_MAX);
+    assert!(FRAME_BYTES_MAX - PRESENT_BYTES_MIN <= u16::MAX as usize);
+    assert!(HEADROOM_BYTES + CACHE_LINE_BYTES <= u8::MAX as usize);
+    assert!(BURST_PACKETS <= u8::MAX as usize);
+};
+
+/// The end of a frame that its sender still has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeferredPayload {
+    /// Which of those of its burst.
+    pub number: u8,
+    /// How long it is.
+    pub bytes: usize,
+}
+
+/// Bytes of the headers of Ethernet and IPv6.
+const NETWORK_MAX: usize = 54;
+const TCP_HEADER_BYTES_MAX: usize = 60;
 const CACHE_LINE_BYTES: usize = 64;
 /// Bytes of an 802.1Q tag.
 const VLAN_TAG_BYTES: usize = 4;
@@ -43,7 +74,7 @@ impl FrameBuffer {
         // If an allocation cannot be aligned, the buffer still works, only slower.
         let skipped = bytes[HEADROOM_BYTES..].as_ptr().align_offset(CACHE_LINE_BYTES);
         let start = HEADROOM_BYTES + if skipped < CACHE_LINE_BYTES { skipped } else { 0 };
-        Self { start: start as u32, bytes, length: 0 }
+        Self { start: start as u8, bytes, present_bytes: 0, deferred_bytes: 0, deferred_number: 0 }
     }
 
     /// How many bytes a frame in this buffer may have.
@@ -69,7 +100,8 @@ impl FrameBuffer {
     #[inline]
     pub fn set_length(&mut self, length_bytes: usize) {
         // Bounded here, so that a wrong length from outside cannot lead to a read behind the buffer.
-        self.length = length_bytes.min(self.capacity()) as u32;
+        self.present_bytes = length_bytes.min(self.capacity()) as u32;
+        self.deferred_bytes = 0;
     }
 
     /// As [`FrameBuffer::set_length`]; returns the place of the frame, preceded by a header of up to [`HEADROOM_BYTES`].
@@ -77,17 +109,43 @@ impl FrameBuffer {
     pub fn place_with_header(&mut self, header_bytes: usize, length_bytes: usize) -> &mut [u8] {
         self.set_length(length_bytes);
         let start = self.start as usize;
-        &mut self.bytes[start - header_bytes..start + self.length as usize]
+        &mut self.bytes[start - header_bytes..start + self.present_bytes as usize]
+    }
+
+    /// Says that another `bytes` of the frame follow, which its sender still has as the deferred payload of this number. Limited
+    /// to the capacity.
+    #[inline]
+    pub fn defer(&mut self, DeferredPayload { number, bytes }: DeferredPayload) {
+        let room = self.capacity() - self.present_bytes as usize;
+        self.deferred_bytes = u16::try_from(bytes.min(room)).unwrap_or(u16::MAX);
+        self.deferred_number = number;
+    }
+
+    /// What of the frame its sender still has.
+    #[inline]
+    pub const fn deferred(&self) -> Option<DeferredPayload> {
+        match self.deferred_bytes {
+            0 => None,
+            bytes => Some(DeferredPayload { number: self.deferred_number, bytes: bytes as usize }),
+        }
+    }
+
+    /// Makes the frame whole; returns the place of what was deferred, which is to be filled.
+    pub fn place_of_deferred(&mut self) -> &mut [u8] {
+        let start = self.start as usize + self.present_bytes as usize;
+        let bytes = usize::from(core::mem::take(&mut self.deferred_bytes));
+        self.present_bytes += bytes as u32;
+        &mut self.bytes[start..start + bytes]
     }
 
     /// Copies `frame` into the buffer; limited to the capacity.
     pub fn fill(&mut self, frame: &[u8]) {
         self.set_length(frame.len());
-        let length = self.length as usize;
+        let length = self.present_bytes as usize;
         self.frame_mut().copy_from_slice(&frame[..length]);
     }
 
-    /// The frame.
+    /// The frame, or what is here of it.
     #[inline]
     pub fn frame(&self) -> &[u8] {
         &self.bytes[self.place()]
@@ -95,28 +153,28 @@ impl FrameBuffer {
 
     #[inline(always)]
     fn place(&self) -> Range<usize> {
-        self.start as usize..self.start as usize + self.length as usize
+        self.start as usize..self.start as usize + self.present_bytes as usize
     }
 
-    /// The length of the frame, bytes.
+    /// The length of the whole frame, bytes.
     #[inline]
     pub fn length(&self) -> usize {
-        self.length as usize
+        self.present_bytes as usize + usize::from(self.deferred_bytes)
     }
 
-    /// The frame, for changes in place.
+    /// The frame, or what is here of it, for changes in place.
     #[inline]
     pub fn frame_mut(&mut self) -> &mut [u8] {
         let place = self.place();
         &mut self.bytes[place]
     }
 
-    /// The frame preceded by a header of up to [`HEADROOM_BYTES`], in one piece.
+    /// The frame, or what is here of it, preceded by a header of up to [`HEADROOM_BYTES`], in one piece.
     #[inline]
     pub fn frame_with_header(&mut self, header: &[u8]) -> &[u8] {
         let start = self.start as usize;
         self.bytes[start - header.len()..start].copy_from_slice(header);
-        &self.bytes[start - header.len()..][..header.len() + self.length as usize]
+        &self.bytes[start - header.len()..][..header.len() + self.present_bytes as usize]
     }
 
     /// Prefetches the headers of the frame.
@@ -231,6 +289,14 @@ impl Packet {
         headers::parse::read(self.buffer.frame(), &mut self.headers)
     }
 
+    /// Reads the headers of a packet that took the fast path, which leaves them unread: whoever completes a checksum, or cuts a frame
+    /// into segments, needs them.
+    pub fn read_headers(&mut self) {
+        if self.headers.end == 0 && headers::parse::read(self.buffer.frame(), &mut self.headers).is_err() {
+            debug_assert!(false, "the fast path takes plain packets");
+        }
+    }
+
     /// The window scale that it offers, if it is a SYN with that option.
     pub(crate) fn window_scale(&self) -> Option<u8> {
         let Headers { transport_offset, end, tcp_flags, .. } = self.headers;
@@ -254,6 +320,7 @@ impl Packet {
     /// Completes the checksum that the sender left undone. Only for a packet that is not to be segmented.
     // Behind the end of the packet there may be padding, which the sum does not cover.
     pub fn complete_checksum(&mut self) {
+        self.read_headers();
         let end = self.headers.end as usize;
         if let Some(partial) = self.offload.checksum.take()
             && let Some(bytes) = self.buffer.frame_mut().get_mut(usize::from(partial.start)..end)

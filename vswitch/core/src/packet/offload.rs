@@ -7,6 +7,7 @@
 
 use crate::config::limits::{SEGMENTS_MAX_TCP, SEGMENTS_MAX_UDP};
 use crate::packet::checksum;
+use crate::packet::headers::fast_parse::{self, Family, Plain};
 use crate::packet::headers::{self, Addresses, Fragment, Headers, ICMP_HEADER_BYTES, Network, protocol, tcp_flags};
 use crate::packet::verdict::DropReason;
 
@@ -156,7 +157,8 @@ impl Offload {
         let is_whole = headers::parse::read(frame, &mut headers).is_ok()
             && headers.network == Network::Ip
             && headers.fragment == Fragment::Whole;
-        let transport = if is_whole { Transport::of(&headers, frame) } else { None };
+        let start = headers.transport_offset as usize;
+        let transport = if is_whole { Transport::of(headers.tuple.protocol, start, frame) } else { None };
         let Some(Transport { start, checksum_offset, .. }) = transport else { return Self::NONE };
         let length = (headers.end as usize).saturating_sub(start) as u64;
         let sum = checksum::of_addresses(headers.tuple.addresses) + u64::from(headers.tuple.protocol) + length;
@@ -206,9 +208,9 @@ struct Transport {
 }
 
 impl Transport {
-    fn of(headers: &Headers, frame: &[u8]) -> Option<Self> {
-        let start = headers.transport_offset as usize;
-        match headers.tuple.protocol {
+    #[inline]
+    fn of(number: u8, start: usize, frame: &[u8]) -> Option<Self> {
+        match number {
             protocol::TCP => {
                 let header_bytes = usize::from(*frame.get(start + 12)? >> 4) * 4;
                 Some(Self { start, header_bytes, checksum_offset: 16, segments_max: SEGMENTS_MAX_TCP })
@@ -217,6 +219,46 @@ impl Transport {
             _ => None,
         }
     }
+
+    /// Whether a checksum is that of this header.
+    fn has(&self, partial: PartialChecksum) -> bool {
+        let PartialChecksum { start, offset } = partial;
+        (usize::from(start), usize::from(offset)) == (self.start, self.checksum_offset)
+    }
+}
+
+/// What the headers of a packet say that a claim is compared with.
+struct ClaimedPacket {
+    protocol: u8,
+    is_ipv4: bool,
+    tcp_flags: u8,
+    /// Where it ends in the frame, and how long that is.
+    end: usize,
+    frame_bytes: usize,
+}
+
+/// [`settle`] for what `fast_parse` has read of a frame of `frame_bytes`. `None` if the claim is about anything but the transport header, or contradicts
+/// the headers: the slow path tells these apart.
+#[inline]
+pub(crate) fn settle_plain<A>(
+    claimed: &Offload,
+    plain: &Plain<A>,
+    family: Family,
+    frame: &[u8],
+    frame_bytes: usize,
+) -> Option<Offload> {
+    let transport = Transport::of(plain.protocol, fast_parse::transport_offset(family), frame)?;
+    if !transport.has(claimed.checksum?) {
+        return None;
+    }
+    let packet = ClaimedPacket {
+        protocol: plain.protocol,
+        is_ipv4: matches!(family, Family::V4),
+        tcp_flags: plain.segment.flags,
+        end: plain.end as usize,
+        frame_bytes,
+    };
+    settle_segmentation(claimed, &transport, &packet, frame)
 }
 
 /// Verifies the sender's claim against the headers. A checksum that lies behind all headers, as in a packet inside a
@@ -235,14 +277,18 @@ pub(crate) fn settle(claimed: Offload, headers: &Headers, frame: &mut [u8]) -> R
         return Err(MALFORMED);
     }
     let (start, place) = (usize::from(partial.start), usize::from(partial.start) + usize::from(partial.offset));
-    let transport = Transport::of(headers, frame);
-    if let Some(transport) = &transport
-        && start == transport.start
-        && place == start + transport.checksum_offset
-    {
-        return settle_segmentation(&claimed, transport, headers, frame).ok_or(MALFORMED);
-    }
     let transport_offset = headers.transport_offset as usize;
+    let transport = Transport::of(headers.tuple.protocol, transport_offset, frame);
+    if let Some(transport) = transport.as_ref().filter(|transport| transport.has(partial)) {
+        let packet = ClaimedPacket {
+            protocol: headers.tuple.protocol,
+            is_ipv4: matches!(headers.tuple.addresses, Addresses::V4 { .. }),
+            tcp_flags: headers.tcp_flags,
+            end: headers.end as usize,
+            frame_bytes: frame.len(),
+        };
+        return settle_segmentation(&claimed, transport, &packet, frame).ok_or(MALFORMED);
+    }
     let is_icmp = headers.icmp_kind().is_some();
     // The checksum of ICMP is at offset two (RFC 792), and its field may lie inside the header.
     let is_of_icmp = is_icmp && start == transport_offset && place == start + 2;
@@ -263,27 +309,32 @@ pub(crate) fn settle(claimed: Offload, headers: &Headers, frame: &mut [u8]) -> R
 }
 
 /// The verified form of a claim whose checksum is that of the transport header; `None` if it contradicts the headers.
-fn settle_segmentation(claimed: &Offload, transport: &Transport, headers: &Headers, frame: &[u8]) -> Option<Offload> {
+#[inline]
+fn settle_segmentation(
+    claimed: &Offload,
+    transport: &Transport,
+    packet: &ClaimedPacket,
+    frame: &[u8],
+) -> Option<Offload> {
     let header_bytes = transport.start + transport.header_bytes;
     let checksum =
         PartialChecksum { start: transport.start.try_into().ok()?, offset: transport.checksum_offset as u16 };
     let summed = Offload { checksum: Some(checksum), ..Offload::NONE };
-    let tuple = &headers.tuple;
-    match (claimed.segmentation, tuple.protocol, tuple.addresses) {
+    match (claimed.segmentation, packet.protocol, packet.is_ipv4) {
         (Segmentation::None, ..) => return Some(summed),
-        (Segmentation::TcpV4, protocol::TCP, Addresses::V4 { .. })
-        | (Segmentation::TcpV6, protocol::TCP, Addresses::V6 { .. })
+        (Segmentation::TcpV4, protocol::TCP, true)
+        | (Segmentation::TcpV6, protocol::TCP, false)
         | (Segmentation::Udp, protocol::UDP, _) => {}
         _ => return None,
     }
     // Bytes behind the packet would become segments of their own.
-    if claimed.segment_bytes == 0 || headers.end as usize != frame.len() {
+    if claimed.segment_bytes == 0 || packet.end != packet.frame_bytes {
         return None;
     }
     // A datagram that claims another length would be evaluated as one and delivered as another.
     if claimed.segmentation == Segmentation::Udp {
         let length: [u8; 2] = *frame.get(transport.start + 4..)?.first_chunk()?;
-        if usize::from(u16::from_be_bytes(length)) != frame.len() - transport.start {
+        if usize::from(u16::from_be_bytes(length)) != packet.frame_bytes - transport.start {
             return None;
         }
     }
@@ -291,14 +342,14 @@ fn settle_segmentation(claimed: &Offload, transport: &Transport, headers: &Heade
         segmentation: claimed.segmentation,
         segment_bytes: claimed.segment_bytes,
         header_bytes: header_bytes.try_into().ok()?,
-        marks_congestion_once: claimed.marks_congestion_once && tuple.protocol == protocol::TCP,
+        marks_congestion_once: claimed.marks_congestion_once && packet.protocol == protocol::TCP,
         ..summed
     };
-    match settled.wire(frame.len()).packets as usize {
+    match settled.wire(packet.frame_bytes).packets as usize {
         // One segment: the frame needs its checksum, and no port has to cut it.
         0 | 1 => Some(summed),
         // Every segment would repeat these flags.
-        _ if headers.tcp_flags & (tcp_flags::SYN | tcp_flags::RST) != 0 => None,
+        _ if packet.tcp_flags & (tcp_flags::SYN | tcp_flags::RST) != 0 => None,
         packets => (packets <= transport.segments_max).then_some(settled),
     }
 }

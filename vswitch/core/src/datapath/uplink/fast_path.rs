@@ -12,6 +12,7 @@ use crate::conntrack::slot::Slot;
 use crate::conntrack::table::Table;
 use crate::conntrack::tables::LookupKey;
 use crate::datapath::eligibility;
+use crate::datapath::fast_path::verify_claim;
 use crate::datapath::packet_context::PacketContext;
 use crate::datapath::path_cache::Ethernet;
 use crate::datapath::shard::Shard;
@@ -133,12 +134,12 @@ impl Shard {
     ) -> Option<()> {
         let entry = &packet_context.entry;
         let family = family_of(entry);
-        let frame_bytes = packet.buffer.length();
+        let (wire, longest_frame_bytes) = (packet.wire(), packet.longest_frame_bytes());
         let next_hop = exit.next_hops[family as usize];
         if exit.is_here && next_hop.is_none() {
             return None;
         }
-        if frame_bytes > exit.frame_bytes_max || !has_hops_left(packet.buffer.frame(), family) {
+        if longest_frame_bytes > exit.frame_bytes_max || !has_hops_left(packet.buffer.frame(), family) {
             return None;
         }
         let owner = SessionOwner { epoch: sender.eni.epoch, live: exit.live };
@@ -148,13 +149,12 @@ impl Shard {
             Family::V6 => (None, false),
         };
         let port = external.filter(|_| is_mapped).and_then(|end| end.port).unwrap_or(session.port);
-        let timeout = self.count_packet(LiveSession { port, ..session }, sender, packet_context, frame_bytes, now);
+        let timeout = self.count_packet(LiveSession { port, ..session }, sender, packet_context, wire, now);
         if let (true, Some(timeout_s), Some(uplink)) = (is_mapped, timeout, &sender.network.uplink) {
             self.keep_mapping_of(sender.index, sender.eni.epoch, &uplink.nat, &entry.tuple(), timeout_s, now);
         }
-        let frame = packet.buffer.frame_mut();
-        rewrite_plain(frame, family, TranslatedEnd::Source, external);
-        if let (Some(next_hop), Some(header)) = (next_hop, frame.first_chunk_mut::<12>()) {
+        rewrite_plain(packet, family, TranslatedEnd::Source, external);
+        if let (Some(next_hop), Some(header)) = (next_hop, packet.buffer.frame_mut().first_chunk_mut::<12>()) {
             header[..6].copy_from_slice(&next_hop.0);
             header[6..].copy_from_slice(&exit.mac.0);
         }
@@ -167,8 +167,8 @@ impl Shard {
             packet.headers.tuple = entry.tuple();
             Verdict::Forward(exit.uplink)
         };
-        exit.passed.packets += 1;
-        exit.passed.bytes += frame_bytes as u64;
+        exit.passed.packets += wire.packets;
+        exit.passed.bytes += wire.bytes;
         Some(())
     }
 
@@ -219,7 +219,7 @@ impl Shard {
         self.receivers.invalidate_if_stale(uplink.context.snapshot);
         for burst in burst.chunks_mut(BURST_PACKETS) {
             let mut entrances = [None; BURST_PACKETS];
-            for ((packet, packet_context), entrance) in burst.iter().zip(&mut packet_contexts).zip(&mut entrances) {
+            for ((packet, packet_context), entrance) in burst.iter_mut().zip(&mut packet_contexts).zip(&mut entrances) {
                 *entrance = self.find_entrance(uplink, packet, packet_context).filter(|to| is_here(to.eni));
             }
             for ((packet, packet_context), entrance) in burst.iter().zip(&mut packet_contexts).zip(&mut entrances) {
@@ -261,17 +261,19 @@ impl Shard {
     fn find_entrance(
         &mut self,
         uplink: &UplinkContext<'_>,
-        packet: &Packet,
+        packet: &mut Packet,
         packet_context: &mut PacketContext,
     ) -> Option<Entrance> {
         if !eligibility::packet(packet) {
             return None;
         }
-        let (frame, salt) = (packet.buffer.frame(), uplink.context.network.salt);
+        let (frame, offload) = (packet.buffer.frame(), &mut packet.offload);
+        let salt = uplink.context.network.salt;
         let macs = Ethernet::of(frame)?.addresses();
         match fast_parse::family(frame)? {
             Family::V4 => {
-                let plain = fast_parse::read_v4(frame)?;
+                let plain = fast_parse::read_v4(frame, frame.len())?;
+                verify_claim(offload, &plain, Family::V4, frame, frame.len())?;
                 let [source, destination] = plain.addresses;
                 if !eligibility::plain(&plain)
                     || !eligibility::enters(uplink, macs, Addresses::V4 { source, destination })
@@ -293,7 +295,8 @@ impl Shard {
                 Some(entrance)
             }
             Family::V6 => {
-                let plain = fast_parse::read_v6(frame)?;
+                let plain = fast_parse::read_v6(frame, frame.len())?;
+                verify_claim(offload, &plain, Family::V6, frame, frame.len())?;
                 let [source, destination] = plain.addresses;
                 let addresses = Addresses::V6 { source, destination };
                 if !eligibility::plain(&plain) || !eligibility::enters(uplink, macs, addresses) {
@@ -318,7 +321,7 @@ impl Shard {
         frame: &[u8],
         packet_context: &mut PacketContext,
     ) -> Option<NatEnd> {
-        let plain = fast_parse::read_v4(frame)?;
+        let plain = fast_parse::read_v4(frame, frame.len())?;
         let [source, external] = plain.addresses;
         let Receiver { epoch, ipv4, .. } = *self.receivers.known(eni)?;
         let nat = self.nat.checked(eni, epoch, &entry.nat)?;
@@ -382,26 +385,24 @@ impl Shard {
         let (entry, eni) = (&packet_context.entry, entrance.eni);
         let Receiver { epoch, live, frame_bytes_max, ethernet_then, .. } = *self.receivers.known(eni)?;
         let family = family_of(entry);
-        let frame_bytes = packet.buffer.length();
-        if frame_bytes > frame_bytes_max || !has_hops_left(packet.buffer.frame(), family) {
+        let (wire, longest_frame_bytes) = (packet.wire(), packet.longest_frame_bytes());
+        if longest_frame_bytes > frame_bytes_max || !has_hops_left(packet.buffer.frame(), family) {
             return None;
         }
         self.hold_place(eni, epoch);
         let session = self.live_session(&uplink.context, SessionOwner { epoch, live }, packet_context, now)?;
-        let timeout = self.count_packet(session, &uplink.context, packet_context, frame_bytes, now);
+        let timeout = self.count_packet(session, &uplink.context, packet_context, wire, now);
         if let (true, Some(timeout_s)) = (entrance.is_mapped, timeout) {
             let sent = entry.tuple().reverse();
             self.keep_mapping_of(eni, epoch, &uplink.entry.nat, &sent, timeout_s, now);
         }
-        let frame = packet.buffer.frame_mut();
-        rewrite_plain(frame, family, TranslatedEnd::Destination, entrance.private);
-        if let Some(header) = frame.first_chunk_mut() {
+        rewrite_plain(packet, family, TranslatedEnd::Destination, entrance.private);
+        if let Some(header) = packet.buffer.frame_mut().first_chunk_mut() {
             *header = ethernet_then;
         }
         packet.decision = Some(Decision::by(Policy::Accept, Stage::Session));
         packet.marker = Marker::Uplink;
         (packet.verdict, packet.receiver) = (Verdict::Deliver, eni);
-        let wire = Wire { packets: 1, bytes: frame_bytes as u64 };
         self.counters[uplink.context.counters_index()].egress.count(Verdict::Forward(eni), wire);
         self.counters[eni.0 as usize].ingress.count(Verdict::Deliver, wire);
         Some(())
@@ -429,12 +430,12 @@ impl Shard {
         session: LiveSession,
         context: &EniContext<'_>,
         packet_context: &PacketContext,
-        frame_bytes: usize,
+        wire: Wire,
         now: Tick,
     ) -> MappingTimeout {
         match &packet_context.entry.key {
-            Key::V4(_) => count_in(&mut self.sessions.v4, session, context, packet_context, frame_bytes, now),
-            Key::V6(_) => count_in(&mut self.sessions.v6, session, context, packet_context, frame_bytes, now),
+            Key::V4(_) => count_in(&mut self.sessions.v4, session, context, packet_context, wire, now),
+            Key::V6(_) => count_in(&mut self.sessions.v6, session, context, packet_context, wire, now),
         }
     }
 }
@@ -482,14 +483,13 @@ fn count_in<K: ConnectionKey>(
     session: LiveSession,
     context: &EniContext<'_>,
     packet_context: &PacketContext,
-    frame_bytes: usize,
+    wire: Wire,
     now: Tick,
 ) -> MappingTimeout {
     let connection = table.connection_mut(session.slot);
     connection.sessions[session.vacant] = Session::none_with_hint(session.port);
     let way = usize::from(packet_context.entry.swapped != connection.is_swapped());
     let before = (connection.state, connection.last_seen);
-    let wire = Wire { packets: 1, bytes: frame_bytes as u64 };
     let carries = connection.count(packet_context.segment, wire, way, now);
     // Mappings are kept for a second more than sessions, so that they need to be told of packets once a second.
     let is_due = before.0 != connection.state || second_of(before.1) != second_of(now);

@@ -66,10 +66,10 @@ pub(crate) fn ends_v6(frame: &[u8]) -> Option<[u64; 4]> {
     Some([ends[0], ends[1], ends[2], ends[3]].map(u64::from_ne_bytes))
 }
 
-/// Parses an IPv4 frame; `None` if it is not plain. The result may be addressed to the metadata service, or exceed the
+/// Parses an IPv4 frame of `frame_bytes`, all or the beginning of which is `frame`; `None` if it is not plain. The result may be addressed to the metadata service, or exceed the
 /// longest frame that is forwarded.
 #[inline(always)]
-pub(crate) fn read_v4(frame: &[u8]) -> Option<Plain<u32>> {
+pub(crate) fn read_v4(frame: &[u8], frame_bytes: usize) -> Option<Plain<u32>> {
     const FRAGMENT_BITS: u16 = 0x3fff;
     let start: &[u8; TRANSPORT_V4 + UDP_BYTES] = frame.first_chunk()?;
     let header: &[u8; IPV4_BYTES] = start[ETHERNET_HEADER_BYTES..].first_chunk()?;
@@ -77,7 +77,7 @@ pub(crate) fn read_v4(frame: &[u8]) -> Option<Plain<u32>> {
     let is_fragment = u16::from_be_bytes([header[6], header[7]]) & FRAGMENT_BITS != 0;
     let end = ETHERNET_HEADER_BYTES + packet_bytes;
     // Header length five and version four in one comparison: any option leads to the full parser.
-    if header[0] != 0x45 || is_fragment || end > frame.len() {
+    if header[0] != 0x45 || is_fragment || end > frame_bytes {
         return None;
     }
     let source = u32::from_be_bytes([header[12], header[13], header[14], header[15]]);
@@ -94,14 +94,14 @@ pub(crate) fn read_v4(frame: &[u8]) -> Option<Plain<u32>> {
     })
 }
 
-/// Parses an IPv6 frame; `None` if it is not plain. The result may exceed the longest frame that is forwarded.
+/// Parses an IPv6 frame of `frame_bytes`, all or the beginning of which is `frame`; `None` if it is not plain. The result may exceed the longest frame that is forwarded.
 #[inline(always)]
-pub(crate) fn read_v6(frame: &[u8]) -> Option<Plain<u128>> {
+pub(crate) fn read_v6(frame: &[u8], frame_bytes: usize) -> Option<Plain<u128>> {
     let start: &[u8; TRANSPORT_V6 + UDP_BYTES] = frame.first_chunk()?;
     let header: &[u8; IPV6_BYTES] = start[ETHERNET_HEADER_BYTES..].first_chunk()?;
     let transport_bytes = u16::from_be_bytes([header[4], header[5]]) as usize;
     let end = TRANSPORT_V6 + transport_bytes;
-    if header[0] >> 4 != 6 || end > frame.len() {
+    if header[0] >> 4 != 6 || end > frame_bytes {
         return None;
     }
     let source = u128::from_be_bytes(*header[8..].first_chunk()?);
@@ -117,13 +117,19 @@ pub(crate) fn read_v6(frame: &[u8]) -> Option<Plain<u128>> {
     })
 }
 
+/// Where the transport header of a plain frame is.
+#[inline(always)]
+pub(crate) const fn transport_offset(family: Family) -> usize {
+    match family {
+        Family::V4 => TRANSPORT_V4,
+        Family::V6 => TRANSPORT_V6,
+    }
+}
+
 /// The bytes of a plain frame from its transport header on.
 #[inline]
 pub(crate) fn transport_of(frame: &[u8]) -> Option<&[u8]> {
-    match family(frame)? {
-        Family::V4 => frame.get(TRANSPORT_V4..),
-        Family::V6 => frame.get(TRANSPORT_V6..),
-    }
+    frame.get(transport_offset(family(frame)?)..)
 }
 
 /// Parses a plain frame into `headers`. `None` if the frame is not plain; then `headers` mean nothing.
@@ -135,7 +141,7 @@ pub(crate) fn read(frame: &[u8], headers: &mut Headers) -> Option<()> {
     }
     match family(frame)? {
         Family::V4 => {
-            let plain = read_v4(frame)?;
+            let plain = read_v4(frame, frame.len())?;
             let [source, destination] = plain.addresses;
             // The metadata service is exempt from rules, which a plain packet is not.
             if destination == METADATA_V4.to_bits() {
@@ -147,7 +153,7 @@ pub(crate) fn read(frame: &[u8], headers: &mut Headers) -> Option<()> {
             headers.transport_offset = TRANSPORT_V4 as u32;
         }
         Family::V6 => {
-            let plain = read_v6(frame)?;
+            let plain = read_v6(frame, frame.len())?;
             let [source, destination] = plain.addresses;
             if destination == METADATA_V6.to_bits() {
                 return None;
