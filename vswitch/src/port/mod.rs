@@ -26,6 +26,7 @@ use peer_state::PeerState;
 use std::fmt;
 use std::io;
 use std::os::fd::BorrowedFd;
+use vhost_user::DeferredPayloads;
 use vswitch_core::packet::Packet;
 use vswitch_core::packet::offload::Offloads;
 use vswitch_core::packet::verdict::{DropReason, Verdict};
@@ -63,6 +64,25 @@ pub trait Port: Send + fmt::Debug {
     /// The port has failed for good. Packets received before the failure are in the burst.
     fn receive(&mut self, pool: &mut BufferPool, burst: &mut Vec<Packet>, packets_max: usize) -> io::Result<Received>;
 
+    /// [`Port::receive`], but the ends of long frames may be [deferred](vswitch_core::packet::FrameBuffer::defer): they stay where
+    /// the guest has them until [`Port::release`], which has to come next.
+    ///
+    /// # Errors
+    /// As [`Port::receive`].
+    fn receive_deferred(
+        &mut self,
+        pool: &mut BufferPool,
+        burst: &mut Vec<Packet>,
+        packets_max: usize,
+        payloads: &mut DeferredPayloads,
+    ) -> io::Result<Received> {
+        debug_assert!(payloads.is_empty(), "the last burst is over");
+        self.receive(pool, burst, packets_max)
+    }
+
+    /// Nobody needs the deferred payloads of the last burst any more.
+    fn release(&mut self) {}
+
     /// Sends a burst in order. What is left undone in its packets is among [`Port::offloads`]. Sets the verdict of
     /// every packet, also where it fails: [`Verdict::Deliver`] if it is out, or will be as [`Port::sent`] tells, else
     /// why it is dropped: the port is full ([`DropReason::PortFull`]) or down, or will never take such a packet
@@ -71,6 +91,17 @@ pub trait Port: Send + fmt::Debug {
     /// # Errors
     /// The port has failed for good.
     fn send(&mut self, burst: &mut [Packet]) -> io::Result<()>;
+
+    /// [`Port::send`] for frames whose ends may be deferred.
+    ///
+    /// # Errors
+    /// As [`Port::send`].
+    fn send_deferred(&mut self, burst: &mut [Packet], payloads: &DeferredPayloads) -> io::Result<()> {
+        if !payloads.is_empty() {
+            burst.iter_mut().for_each(|packet| payloads.fetch(&mut packet.buffer));
+        }
+        self.send(burst)
+    }
 
     /// How much of what it sent is really out. A port whose [`Port::send`] returns with nothing inside need not count.
     fn sent(&self) -> Sent {

@@ -25,6 +25,7 @@ use crate::exchange::publish::{Publication, Published};
 use crate::exchange::services::ServiceLinks;
 use crate::port::Port;
 use crate::port::buffer_pool::BufferPool;
+use crate::port::vhost_user::DeferredPayloads;
 use crate::worker::mailbox::Mailbox;
 use crate::worker::stats::TurnStats;
 use std::sync::Arc;
@@ -154,6 +155,8 @@ pub struct Worker {
     stats: TurnStats,
     /// The burst being processed. This and the following are empty between steps and only keep their memory.
     burst: Vec<Packet>,
+    /// What is deferred of its frames.
+    payloads: DeferredPayloads,
     ingress_packets: Vec<Packet>,
     ingress_deliveries: Vec<Delivery>,
     outgoing: Vec<Packet>,
@@ -219,6 +222,7 @@ impl Worker {
             gro: false,
             stats: TurnStats::default(),
             burst: Vec::with_capacity(BURST_PACKETS),
+            payloads: DeferredPayloads::default(),
             ingress_packets: Vec::with_capacity(BURST_PACKETS),
             ingress_deliveries: Vec::with_capacity(BURST_PACKETS),
             outgoing: Vec::with_capacity(BURST_PACKETS),

@@ -20,7 +20,8 @@ impl Worker {
         let owner = usize::from(location.worker);
         let Some(link) = &self.peers.links.outbound[owner] else { return };
         let (from, is_flooding, eni_generation) = (source.eni, source.is_flooding, location.eni_generation);
-        for packet in self.burst.drain(..) {
+        for mut packet in self.burst.drain(..) {
+            self.payloads.fetch(&mut packet.buffer);
             let pushed = link.received.push(ReceivedHandoff { packet, from, eni_generation, is_flooding });
             debug_assert!(pushed.is_ok(), "only this worker fills the ring, and it had room");
         }

@@ -184,7 +184,7 @@ impl Worker {
         let is_down = port.is_none();
         let is_short = packets.len() <= poll_set::ANSWERED_AT_ONCE_MAX;
         let (sent, is_held) = match port {
-            Some(port) => (port.send(packets), port.sent().held() > 0),
+            Some(port) => (port.send_deferred(packets, &self.payloads), port.sent().held() > 0),
             None => (Ok(()), false),
         };
         for packet in packets {

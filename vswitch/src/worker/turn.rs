@@ -2,8 +2,9 @@
 
 use super::{BurstSource, Delivery, PortEntry, Worker};
 use crate::exchange::handoff::Handoff;
-use crate::exchange::publish::EniLocation;
+use crate::exchange::publish::{EniLocation, Published};
 use crate::port::Received;
+use crate::port::vhost_user::DeferredPayloads;
 use crate::worker::mailbox::{PortFailure, WorkerCommand};
 use crate::worker::stats::Activity;
 use std::io;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use vswitch_core::config::desired::Direction;
 use vswitch_core::config::ids::EniIndex;
 use vswitch_core::config::limits::{BURST_PACKETS, SWEEP_RECORDS_PER_TURN, SWEEP_ROUND_NS};
+use vswitch_core::datapath::forward::ShardOwner;
 use vswitch_core::datapath::stage_timing::Phase;
 use vswitch_core::hw::time::Time;
 use vswitch_core::packet::verdict::{DropReason, Verdict};
@@ -22,6 +24,24 @@ const SWEEP_INTERVAL_NS: u64 = 1_000_000;
 const NEXT_HOP_QUESTION_BYTES: usize = 128;
 /// How many records the sweep examines in one turn at most, even after a sleep, since packets wait meanwhile.
 const SWEEP_RECORDS_MAX: usize = 64 * SWEEP_RECORDS_PER_TURN;
+
+/// Whose burst is forwarded.
+struct BurstOwner<'a> {
+    published: &'a Published,
+    worker: usize,
+    payloads: &'a DeferredPayloads,
+}
+
+impl ShardOwner for BurstOwner<'_> {
+    #[inline]
+    fn is_here(&self, eni: EniIndex) -> bool {
+        self.published.location(eni).is_some_and(|location| usize::from(location.worker) == self.worker)
+    }
+
+    fn fetch_deferred(&self, buffer: &mut FrameBuffer) {
+        self.payloads.fetch(buffer);
+    }
+}
 
 impl Worker {
     /// One pass over all inputs, at one instant.
@@ -217,7 +237,7 @@ impl Worker {
         }
         let Some(port) = entry.port.as_mut() else { return false };
         self.shard.stopwatch.start();
-        let result = port.receive(&mut self.pool, &mut self.burst, packets_max);
+        let result = port.receive_deferred(&mut self.pool, &mut self.burst, packets_max, &mut self.payloads);
         entry.offloads = port.offloads();
         self.shard.stopwatch.lap(Phase::Receive);
         let is_flooding = matches!(result, Ok(Received::MaybeMore));
@@ -248,7 +268,7 @@ impl Worker {
             }
         };
         if count > 0 {
-            self.served_now.push(slot);
+            self.finish_burst(slot);
         }
         if let Some(Some(entry)) = self.ports.get_mut(slot as usize) {
             entry.note_refused(refused, is_flooding);
@@ -256,6 +276,20 @@ impl Worker {
         self.shard.stopwatch.lap(Phase::Send);
         self.shard.stopwatch.finish(count);
         stays
+    }
+
+    /// Notes that a burst of this port was served, and has the port give back what deferred payloads were in.
+    fn finish_burst(&mut self, slot: u32) {
+        self.served_now.push(slot);
+        if self.payloads.is_empty() {
+            return;
+        }
+        self.payloads.clear();
+        if let Some(port) =
+            self.ports.get_mut(slot as usize).and_then(Option::as_mut).and_then(|entry| entry.port.as_mut())
+        {
+            port.release();
+        }
     }
 
     /// Drops what exceeds the limit of `eni` from the burst that its guest sent. Returns how many packets that were.
@@ -277,10 +311,8 @@ impl Worker {
     pub(super) fn forward_burst(&mut self, source: BurstSource, now: Time) -> usize {
         let eni = source.eni;
         let limited = self.limit_burst(eni, now);
-        let number = self.peers.number;
-        let current = &self.current;
-        let is_here = |to| current.location(to).is_some_and(|location| usize::from(location.worker) == number);
-        self.shard.forward((&current.snapshot, now), eni, &mut self.burst, is_here);
+        let owner = BurstOwner { published: &self.current, worker: self.peers.number, payloads: &self.payloads };
+        self.shard.forward((&self.current.snapshot, now), eni, &mut self.burst, owner);
         let refused = limited + self.send_burst(source, now);
         while let Some(bytes) = self.shard.released_bytes() {
             // If the pool has no buffer, the next burst finds it here again.
@@ -290,9 +322,8 @@ impl Worker {
                 break;
             };
             self.burst.push(Packet::new(buffer));
-            let current = &self.current;
-            let is_here = |to| current.location(to).is_some_and(|location| usize::from(location.worker) == number);
-            self.shard.forward_released((&current.snapshot, now), eni, &mut self.burst, is_here);
+            let owner = BurstOwner { published: &self.current, worker: self.peers.number, payloads: &self.payloads };
+            self.shard.forward_released((&self.current.snapshot, now), eni, &mut self.burst, owner);
             self.send_burst(BurstSource { eni, ..source }, now);
         }
         refused
@@ -311,9 +342,10 @@ impl Worker {
             if self.send_as_they_are(together, &mut last) {
                 continue;
             }
-            for packet in
+            for mut packet in
                 together.iter_mut().map(|packet| std::mem::replace(packet, Packet::new(FrameBuffer::default())))
             {
+                self.payloads.fetch(&mut packet.buffer);
                 match packet.verdict {
                     Verdict::Answer => self.dispatch(packet, Delivery { to: source.eni, pool_owner }, &mut last),
                     Verdict::Serve(by) => refused += self.request_service(source.eni, packet, by, &mut last, now),

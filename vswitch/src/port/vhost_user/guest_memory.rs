@@ -312,6 +312,14 @@ impl GuestSlice<'_> {
         unsafe { copy(from.as_ptr(), self.start.as_ptr(), bytes) }
     }
 
+    /// Copies as many bytes as both have from memory of a guest, which may be another's.
+    #[inline(always)]
+    pub(super) fn write_from(&self, from: &GuestSlice<'_>) {
+        let bytes = from.bytes.min(self.bytes);
+        // SAFETY: `bytes` bytes are mapped at both, as for reading; they may overlap where both are of one guest.
+        unsafe { std::ptr::copy(from.start.as_ptr(), self.start.as_ptr(), bytes) }
+    }
+
     /// Writes bytes, as far as there is room, unless they are there already: then no cache line is taken from the guest, which
     /// mostly finds the header of a frame as the last one left it.
     #[inline(always)]

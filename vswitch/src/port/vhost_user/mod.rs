@@ -7,6 +7,7 @@
 
 mod burst_ring;
 mod chain;
+mod deferred_payloads;
 mod device;
 mod dirty_log;
 mod features;
@@ -16,8 +17,6 @@ mod guest_memory;
 mod packed_ring;
 mod port_queues;
 mod queue;
-#[cfg(test)]
-mod queue_tests;
 mod ring;
 mod ring_memory;
 mod split_ring;
@@ -26,9 +25,11 @@ use crate::os::sys::poll_descriptor;
 use crate::port::buffer_pool::BufferPool;
 use crate::port::peer_state::PeerState;
 use crate::port::{Port, Received, drop_all};
+pub use deferred_payloads::DeferredPayloads;
 use front_ends::FrontEnds;
 use mio::{Events, Poll};
 use port_queues::{PortQueues, SharedQueues};
+use queue::ActiveQueue;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -59,6 +60,8 @@ pub struct VhostUser {
     /// The pairs of queues that it receives from, as bits, and the one where it goes on.
     own_pairs: u32,
     next_pair: u32,
+    /// The queue that payloads of the last burst are still in.
+    deferring: Option<usize>,
 }
 
 impl VhostUser {
@@ -90,6 +93,7 @@ impl VhostUser {
                 .step_by(rx_queues.max(1))
                 .fold(0, |bits, pair| bits | 1 << pair),
             next_pair: 0,
+            deferring: None,
         };
         Ok(polls.into_iter().enumerate().map(of_part).collect())
     }
@@ -100,6 +104,74 @@ impl VhostUser {
         let is_due = has_events || self.has_more_messages || self.receives == 0;
         if is_due && let Some(front_ends) = &mut self.front_ends {
             self.has_more_messages = front_ends.attend();
+        }
+    }
+
+    /// Receives frames of its queues; those that payloads may stay in are one in a burst.
+    fn receive_from_queues(
+        &mut self,
+        pool: &mut BufferPool,
+        burst: &mut Vec<Packet>,
+        packets_max: usize,
+        mut payloads: Option<&mut DeferredPayloads>,
+    ) -> Received {
+        if std::mem::take(&mut self.is_armed) || self.receives >= RECEIVES_PER_ATTENTION || self.has_more_messages {
+            self.receives = 0;
+            self.attend();
+        }
+        self.receives += 1;
+        let active = self.queues.pairs_from_guest() & self.own_pairs;
+        let mut received = if self.has_more_messages { Received::MaybeMore } else { Received::Drained };
+        // Each of its queues in turn begins, so that a flooded one does not starve the others.
+        for _ in 0..active.count_ones() {
+            if burst.len() >= packets_max || self.deferring.is_some() {
+                return Received::MaybeMore;
+            }
+            let ahead = active & u32::MAX << self.next_pair;
+            let pair = if ahead != 0 { ahead } else { active }.trailing_zeros();
+            self.next_pair = (pair + 1) % u32::BITS;
+            let index = pair as usize * 2 + 1;
+            let room = packets_max - burst.len();
+            let from_queue = self.queues.with(index, |queue| queue.receive(pool, burst, room, payloads.as_deref_mut()));
+            if let Some(Some(Received::MaybeMore)) = from_queue {
+                received = Received::MaybeMore;
+            }
+            if payloads.as_ref().is_some_and(|payloads| !payloads.is_empty()) {
+                self.deferring = Some(index);
+            }
+        }
+        received
+    }
+
+    fn send_to_queues(&mut self, burst: &mut [Packet], payloads: &DeferredPayloads) {
+        let active = self.queues.pairs_to_guest();
+        if active == 0 {
+            return drop_all(burst, DropReason::PortDown);
+        }
+        if active.count_ones() == 1 {
+            let index = active.trailing_zeros() as usize * 2;
+            let count = burst.len();
+            let sent = self.queues.with(index, |queue| queue.send(burst.iter_mut(), count, payloads));
+            if sent.is_none() {
+                drop_all(burst, DropReason::PortDown);
+            }
+            return;
+        }
+        for burst in burst.chunks_mut(BURST_PACKETS) {
+            drop_all(burst, DropReason::PortDown);
+            let mut pairs = [0_u8; BURST_PACKETS];
+            for (pair, packet) in pairs.iter_mut().zip(&*burst) {
+                *pair = choose(active, queue_hash(packet.buffer.frame())) as u8;
+            }
+            for pair in (0..self.pairs()).filter(|pair| active >> pair & 1 != 0) {
+                let is_of_pair = |of: u8| usize::from(of) == pair;
+                let count = pairs[..burst.len()].iter().filter(|of| is_of_pair(**of)).count();
+                if count == 0 {
+                    continue;
+                }
+                let packets = burst.iter_mut().zip(pairs).filter(|(_, of)| is_of_pair(*of)).map(|(packet, _)| packet);
+                self.queues.with(pair * 2, |queue| queue.send(packets, count, payloads));
+            }
         }
     }
 
@@ -145,62 +217,31 @@ fn choose(bits: u32, hash: u32) -> usize {
 
 impl Port for VhostUser {
     fn receive(&mut self, pool: &mut BufferPool, burst: &mut Vec<Packet>, packets_max: usize) -> io::Result<Received> {
-        if std::mem::take(&mut self.is_armed) || self.receives >= RECEIVES_PER_ATTENTION || self.has_more_messages {
-            self.receives = 0;
-            self.attend();
+        Ok(self.receive_from_queues(pool, burst, packets_max, None))
+    }
+
+    fn receive_deferred(
+        &mut self,
+        pool: &mut BufferPool,
+        burst: &mut Vec<Packet>,
+        packets_max: usize,
+        payloads: &mut DeferredPayloads,
+    ) -> io::Result<Received> {
+        Ok(self.receive_from_queues(pool, burst, packets_max, Some(payloads)))
+    }
+
+    fn release(&mut self) {
+        if let Some(index) = self.deferring.take() {
+            self.queues.with(index, ActiveQueue::release);
         }
-        self.receives += 1;
-        let active = self.queues.pairs_from_guest() & self.own_pairs;
-        let mut received = if self.has_more_messages { Received::MaybeMore } else { Received::Drained };
-        // Each of its queues in turn begins, so that a flooded one does not starve the others.
-        for _ in 0..active.count_ones() {
-            if burst.len() >= packets_max {
-                return Ok(Received::MaybeMore);
-            }
-            let ahead = active & u32::MAX << self.next_pair;
-            let pair = if ahead != 0 { ahead } else { active }.trailing_zeros();
-            self.next_pair = (pair + 1) % u32::BITS;
-            let index = pair as usize * 2 + 1;
-            let room = packets_max - burst.len();
-            let from_queue = self.queues.with(index, |queue| queue.receive(pool, burst, room));
-            if let Some(Some(Received::MaybeMore)) = from_queue {
-                received = Received::MaybeMore;
-            }
-        }
-        Ok(received)
     }
 
     fn send(&mut self, burst: &mut [Packet]) -> io::Result<()> {
-        let active = self.queues.pairs_to_guest();
-        if active == 0 {
-            drop_all(burst, DropReason::PortDown);
-            return Ok(());
-        }
-        if active.count_ones() == 1 {
-            let index = active.trailing_zeros() as usize * 2;
-            let count = burst.len();
-            let sent = self.queues.with(index, |queue| queue.send(burst.iter_mut(), count));
-            if sent.is_none() {
-                drop_all(burst, DropReason::PortDown);
-            }
-            return Ok(());
-        }
-        for burst in burst.chunks_mut(BURST_PACKETS) {
-            drop_all(burst, DropReason::PortDown);
-            let mut pairs = [0_u8; BURST_PACKETS];
-            for (pair, packet) in pairs.iter_mut().zip(&*burst) {
-                *pair = choose(active, queue_hash(packet.buffer.frame())) as u8;
-            }
-            for pair in (0..self.pairs()).filter(|pair| active >> pair & 1 != 0) {
-                let is_of_pair = |of: u8| usize::from(of) == pair;
-                let count = pairs[..burst.len()].iter().filter(|of| is_of_pair(**of)).count();
-                if count == 0 {
-                    continue;
-                }
-                let packets = burst.iter_mut().zip(pairs).filter(|(_, of)| is_of_pair(*of)).map(|(packet, _)| packet);
-                self.queues.with(pair * 2, |queue| queue.send(packets, count));
-            }
-        }
+        self.send_deferred(burst, &DeferredPayloads::default())
+    }
+
+    fn send_deferred(&mut self, burst: &mut [Packet], payloads: &DeferredPayloads) -> io::Result<()> {
+        self.send_to_queues(burst, payloads);
         Ok(())
     }
 

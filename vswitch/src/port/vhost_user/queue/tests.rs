@@ -1,16 +1,17 @@
 //! Queues whose memory is no file, so that Miri runs them too.
 
-use super::chain::{FLAG_INDIRECT, FLAG_NEXT, FLAG_WRITE, QueueDirection, RingAddresses};
-use super::features::{Feature, Features};
-use super::guest_memory::GuestMemory;
-use super::guest_memory::testing::memory;
-use super::queue::{ActiveQueue, QueueParts};
-use super::ring::{Ring, RingFormat};
+use super::{ActiveQueue, QueueParts, WHOLE_BYTES_MAX};
 use crate::port::Received;
 use crate::port::buffer_pool::{BufferPool, PoolSize};
+use crate::port::vhost_user::chain::{FLAG_INDIRECT, FLAG_NEXT, FLAG_WRITE, QueueDirection, RingAddresses};
+use crate::port::vhost_user::deferred_payloads::DeferredPayloads;
+use crate::port::vhost_user::features::{Feature, Features};
+use crate::port::vhost_user::guest_memory::GuestMemory;
+use crate::port::vhost_user::guest_memory::testing::memory;
+use crate::port::vhost_user::ring::{Ring, RingFormat};
 use std::sync::Arc;
 use vswitch_core::packet::verdict::{DropReason, Verdict};
-use vswitch_core::packet::{FrameBuffer, Packet};
+use vswitch_core::packet::{FrameBuffer, PRESENT_BYTES_MIN, Packet};
 
 const USER: u64 = 0x7000_0000;
 /// Where the parts of the ring are for the guest, and its buffers.
@@ -151,7 +152,7 @@ fn frames_of_a_guest_come_whole_however_they_are_laid_out() {
                 _ => guest.offer(&pieces, 0, true),
             }
             let mut burst = Vec::new();
-            assert_eq!(guest.queue.receive(&mut pool, &mut burst, 32), Some(Received::Drained));
+            assert_eq!(guest.queue.receive(&mut pool, &mut burst, 32, None), Some(Received::Drained));
             let got = burst.pop().unwrap();
             assert_eq!(got.buffer.frame(), frame, "{number}");
             pool.put(got.buffer);
@@ -173,7 +174,7 @@ fn what_the_pool_or_the_burst_has_no_room_for_waits_and_comes_in_its_order() {
                 sent += 1;
             }
             let (mut burst, room) = (Vec::new(), usize::from(received % 5 + 1));
-            assert_eq!(guest.queue.receive(&mut pool, &mut burst, room), Some(Received::MaybeMore));
+            assert_eq!(guest.queue.receive(&mut pool, &mut burst, room, None), Some(Received::MaybeMore));
             assert_eq!(burst.len(), room.min(3));
             assert!(!guest.queue.arm(), "some wait");
             for packet in burst {
@@ -196,13 +197,13 @@ fn a_long_frame_takes_as_many_buffers_as_it_needs() {
             let buffers = (HEADER + frame.len()).div_ceil(BUFFER_BYTES as usize) as u16;
             let mut packet = Packet::new(FrameBuffer::with_capacity(2048));
             packet.buffer.fill(&frame);
-            guest.queue.send(std::iter::once(&mut packet), 1);
+            guest.queue.send(std::iter::once(&mut packet), 1, &DeferredPayloads::default());
             assert_eq!(packet.verdict, Verdict::Drop(DropReason::PortFull));
             let first = guest.offered;
             for _ in 0..buffers {
                 guest.offer(&[(buffer(guest.offered), BUFFER_BYTES as u32)], FLAG_WRITE, false);
             }
-            guest.queue.send(std::iter::once(&mut packet), 1);
+            guest.queue.send(std::iter::once(&mut packet), 1, &DeferredPayloads::default());
             assert_eq!(packet.verdict, Verdict::Deliver);
             let mut got = Vec::new();
             for at in first..first + buffers {
@@ -214,6 +215,66 @@ fn a_long_frame_takes_as_many_buffers_as_it_needs() {
             assert_eq!(got[10..12], buffers.to_le_bytes());
             assert_eq!(got[HEADER..], frame);
             assert_eq!(guest.take_back(1), None);
+        }
+    }
+}
+
+/// Where the buffers of long frames are, which are in the largest region.
+const LONG_BUFFERS: u64 = 1 << 40;
+const LONG_BUFFER_BYTES: u64 = 4096;
+
+#[test]
+fn the_payload_of_a_long_frame_goes_from_guest_to_guest_and_its_chain_back_afterwards() {
+    let guests = FEATURES.iter().flat_map(|from| FEATURES.iter().map(move |to| (*from, *to)));
+    for (from, to) in guests {
+        let mut sender = QueueGuest::new(from, QueueDirection::FromGuest);
+        let mut receiver = QueueGuest::new(to, QueueDirection::ToGuest);
+        let mut pool = BufferPool::new(PoolSize { small: 2, large: 1 });
+        let mut payloads = DeferredPayloads::default();
+        for number in 0..30 {
+            let frame = frame(number, 480 + usize::from(number) * 50);
+            let (place, bytes) = (LONG_BUFFERS + u64::from(number % 4) * LONG_BUFFER_BYTES, frame.len() as u32);
+            sender.write(place, &[&[0; HEADER], &frame[..]].concat());
+            let header = HEADER as u32;
+            // Also with pieces that end before, at and behind the end of what is copied at once.
+            let pieces = match number % 4 {
+                0 => vec![(place, header + bytes)],
+                1 => vec![(place, header), (place + 12, bytes)],
+                2 => vec![(place, header + 128), (place + 140, 200), (place + 340, bytes - 328)],
+                _ => vec![(place, 100), (place + 100, 45), (place + 145, header + bytes - 145)],
+            };
+            sender.offer(&pieces, 0, number % 3 == 0);
+            let mut burst = Vec::new();
+            sender.queue.receive(&mut pool, &mut burst, 32, Some(&mut payloads)).unwrap();
+            let is_long = frame.len() > WHOLE_BYTES_MAX;
+            let buffer = &burst[0].buffer;
+            assert_eq!((burst.len(), buffer.length(), buffer.deferred().is_some()), (1, frame.len(), is_long));
+            assert_eq!(payloads.is_empty(), !is_long);
+            assert_eq!(*buffer.frame(), frame[..if is_long { PRESENT_BYTES_MIN } else { frame.len() }]);
+            // One buffer, or many small ones.
+            let room = if number % 2 == 0 { LONG_BUFFER_BYTES } else { 256 };
+            let count = (HEADER + frame.len()).div_ceil(room as usize) as u16;
+            let place = |at: u16| LONG_BUFFERS + u64::from(at) * LONG_BUFFER_BYTES;
+            (0..count).for_each(|at| receiver.offer(&[(place(at), room as u32)], FLAG_WRITE, false));
+            receiver.queue.send(burst.iter_mut(), 1, &payloads);
+            assert_eq!(burst[0].verdict, Verdict::Deliver);
+            let mut got = Vec::new();
+            for at in 0..count {
+                let mut bytes = vec![0; receiver.take_back(1).unwrap() as usize];
+                receiver.memory.slice(place(at), bytes.len()).unwrap().read(&mut bytes);
+                got.extend(bytes);
+            }
+            assert_eq!(got[HEADER..], frame, "{number}");
+            // Whoever needs all of it gets all of it.
+            let mut packet = burst.pop().unwrap();
+            payloads.fetch(&mut packet.buffer);
+            assert_eq!((packet.buffer.frame(), packet.buffer.deferred()), (&frame[..], None));
+            pool.put(packet.buffer);
+            let slots = if number % 3 == 0 { 1 } else { pieces.len() as u16 };
+            assert_eq!(sender.take_back(slots).is_some(), !is_long, "{number}");
+            sender.queue.release();
+            payloads.clear();
+            assert!(!is_long || sender.take_back(slots).is_some(), "{number}");
         }
     }
 }
@@ -248,14 +309,22 @@ fn a_guest_that_writes_anything_harms_itself_alone() {
         for _ in 0..3 {
             if direction == QueueDirection::FromGuest {
                 let mut burst = Vec::new();
-                let received = guest.queue.receive(&mut pool, &mut burst, 4);
+                let mut payloads = DeferredPayloads::default();
+                let place = Some(&mut payloads).filter(|_| random() % 2 == 0);
+                let received = guest.queue.receive(&mut pool, &mut burst, 4, place);
                 assert_eq!(received.is_none(), guest.queue.fault().is_some());
-                burst.into_iter().for_each(|packet| pool.put(packet.buffer));
+                for mut packet in burst {
+                    let frame_bytes = packet.buffer.length();
+                    payloads.fetch(&mut packet.buffer);
+                    assert_eq!(packet.buffer.frame().len(), frame_bytes);
+                    pool.put(packet.buffer);
+                }
+                guest.queue.release();
                 continue;
             }
             let mut packet = Packet::new(FrameBuffer::with_capacity(2048));
             packet.buffer.fill(&frame(1, 700));
-            guest.queue.send(std::iter::once(&mut packet), 1);
+            guest.queue.send(std::iter::once(&mut packet), 1, &DeferredPayloads::default());
             let is_down = packet.verdict == Verdict::Drop(DropReason::PortDown);
             assert!(!is_down || guest.queue.fault().is_some());
             let is_refused =

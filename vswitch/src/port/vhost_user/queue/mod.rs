@@ -1,20 +1,26 @@
 //! A queue that carries frames: its ring, the memory its buffers are in, and whom to tell.
 
+mod frame_bytes;
+#[cfg(test)]
+mod tests;
+
 use super::burst_ring::BurstRing;
 use super::chain::{BufferPiece, CHAINS_MAX, Chain, ChainPieces, Chains, HEADER_BYTES_MAX, QueueDirection, RingFault};
+use super::deferred_payloads::DeferredPayloads;
 use super::dirty_log::DirtyLog;
 use super::features::{Feature, Features};
-use super::guest_memory::GuestMemory;
+use super::guest_memory::{GuestMemory, GuestSlice};
 use super::ring::Ring;
 use crate::port::Received;
 use crate::port::buffer_pool::{BufferPool, SMALL_BYTES};
 use crate::port::virtio_header::{self, HEADER_BYTES};
+use frame_bytes::FrameBytes;
 use rustix::fd::OwnedFd;
 use std::sync::Arc;
 use vswitch_core::config::limits::{BURST_BYTES, BURST_PACKETS, ETHERNET_HEADER_BYTES, FRAME_BYTES_MAX};
 use vswitch_core::packet::offload::Offload;
 use vswitch_core::packet::verdict::{DropReason, Verdict};
-use vswitch_core::packet::{FrameBuffer, Packet};
+use vswitch_core::packet::{FrameBuffer, PRESENT_BYTES_MIN, Packet};
 
 /// What a queue is made from.
 #[derive(Debug)]
@@ -34,6 +40,8 @@ pub(super) struct ActiveQueue {
     parts: QueueParts,
     header_bytes: usize,
     chains: Chains,
+    /// How many of its chains are used and not given back, because payloads in them are still to be copied.
+    deferred: usize,
     wants_kicks: bool,
     /// Why it carries nothing any more.
     fault: Option<RingFault>,
@@ -43,7 +51,7 @@ impl ActiveQueue {
     pub(super) fn new(parts: QueueParts) -> Self {
         let chains = Chains::new(parts.direction);
         let header_bytes = parts.features.header_bytes();
-        let mut queue = Self { parts, header_bytes, chains, wants_kicks: true, fault: None };
+        let mut queue = Self { parts, header_bytes, chains, deferred: 0, wants_kicks: true, fault: None };
         queue.want_kicks(false);
         queue
     }
@@ -112,33 +120,64 @@ impl ActiveQueue {
     }
 
     /// Receives up to `packets_max` frames from the guest. None once the ring has a fault, which comes instead of its last
-    /// frames.
+    /// frames. If there is a place for them, payloads of long frames stay in the guest's memory, and the chains are given back by
+    /// [`release`](Self::release).
     pub(super) fn receive(
         &mut self,
         pool: &mut BufferPool,
         burst: &mut Vec<Packet>,
         packets_max: usize,
+        payloads: Option<&mut DeferredPayloads>,
     ) -> Option<Received> {
+        self.release();
         if self.fault.is_some() {
             return None;
         }
         let before = burst.len();
         let Self { parts: QueueParts { ring, memory, .. }, header_bytes, chains, .. } = self;
-        let mut to = ReceivedBurst { pool, burst, packets_max: packets_max.min(BURST_PACKETS) };
+        let packets_max = packets_max.min(BURST_PACKETS);
+        let mut to = ReceivedBurst { pool, burst, packets_max, payloads, deferred: 0 };
         let received = match ring {
             Ring::Split(ring) => take_frames(ring, chains, memory, *header_bytes, &mut to),
             Ring::Packed(ring) => take_frames(ring, chains, memory, *header_bytes, &mut to),
         };
+        self.deferred = to.deferred;
+        if let Some(payloads) = to.payloads.filter(|payloads| !payloads.is_empty()) {
+            payloads.set_memory(memory);
+        }
         let received = self.check(received);
-        if received.is_some() && burst.len() > before {
+        if received.is_some() && self.deferred == 0 && burst.len() > before {
             self.publish();
             self.want_kicks(false);
         }
         received
     }
 
-    /// Sends frames to the guest, which sees them once all are written; sets their verdicts. `expected` is how many there are.
-    pub(super) fn send<'a>(&mut self, packets: impl Iterator<Item = &'a mut Packet>, expected: usize) {
+    /// Gives back the chains of the last burst, if payloads in them were still to be copied.
+    pub(super) fn release(&mut self) {
+        let count = std::mem::take(&mut self.deferred);
+        if count == 0 || self.fault.is_some() {
+            return;
+        }
+        let Self { parts: QueueParts { ring, memory, .. }, chains, .. } = self;
+        let given = match ring {
+            Ring::Split(ring) => give_back_taken(ring, chains, memory, count),
+            Ring::Packed(ring) => give_back_taken(ring, chains, memory, count),
+        };
+        if self.check(given).is_some() {
+            self.publish();
+            self.want_kicks(false);
+        }
+    }
+
+    /// Sends frames to the guest, which sees them once all are written; sets their verdicts. `expected` is how many there are;
+    /// `payloads` are what is deferred of them.
+    pub(super) fn send<'a>(
+        &mut self,
+        packets: impl Iterator<Item = &'a mut Packet>,
+        expected: usize,
+        payloads: &DeferredPayloads,
+    ) {
         if self.fault.is_none() {
             self.check(Ok(()));
         }
@@ -150,6 +189,7 @@ impl ActiveQueue {
             log: log.as_deref(),
             header_bytes: *header_bytes,
             packets_expected: expected,
+            payloads,
         };
         let put = match ring {
             Ring::Split(ring) => put_frames(ring, chains, &to, packets, fault),
@@ -167,9 +207,16 @@ struct ReceivedBurst<'a> {
     pool: &'a mut BufferPool,
     burst: &'a mut Vec<Packet>,
     packets_max: usize,
+    /// Where payloads may stay in the guest's memory, if they may.
+    payloads: Option<&'a mut DeferredPayloads>,
+    /// How many chains are used and not given back.
+    deferred: usize,
 }
 
-/// Copies frames of a guest into buffers of the pool, and gives their chains back.
+/// A frame of at most so many bytes is copied whole: to copy its payload later would cost more than to copy it twice.
+pub(super) const WHOLE_BYTES_MAX: usize = 512;
+
+/// Copies frames of a guest into buffers of the pool, and gives their chains back unless payloads stay in them.
 #[inline(always)]
 fn take_frames(
     ring: &mut impl BurstRing,
@@ -179,13 +226,14 @@ fn take_frames(
     to: &mut ReceivedBurst<'_>,
 ) -> Result<Received, RingFault> {
     let packets_max = to.packets_max;
+    let short_bytes_max = if to.payloads.is_some() { WHOLE_BYTES_MAX } else { SMALL_BYTES };
     ring.read(memory, chains, packets_max)?;
     let (waiting, pieces) = chains.waiting_mut();
     let (mut used, mut bytes) = (0, 0);
     for chain in &waiting[..waiting.len().min(packets_max)] {
         // Without room for a header it wraps around, and is no short frame.
         let frame_bytes = (chain.bytes as usize).wrapping_sub(header_bytes);
-        if chain.is_one_piece() && frame_bytes <= SMALL_BYTES {
+        if chain.is_one_piece() && frame_bytes <= short_bytes_max {
             let BufferPiece { address, bytes } = chain.first();
             let slice = memory.slice(address, bytes as usize).ok_or(RingFault::NotMapped)?;
             let Some(mut buffer) = to.pool.take(frame_bytes) else { break };
@@ -194,7 +242,10 @@ fn take_frames(
             // Whether the header says that anything is left undone.
             match place.first_chunk().copied().map(u16::from_ne_bytes) {
                 Some(0) => to.burst.push(Packet::new(buffer)),
-                _ => push_claiming(to.burst, buffer, header_bytes),
+                _ => {
+                    let offload = offload_of(place);
+                    to.burst.push(Packet::claiming(buffer, offload));
+                }
             }
         } else {
             // A burst of short frames is no longer than this.
@@ -209,24 +260,34 @@ fn take_frames(
         used += 1;
     }
     let has_more = used == packets_max || used < waiting.len();
-    if used > 0 {
-        ring.put_used(&waiting[..used], |_| 0);
-        chains.forget(used);
-        ring.read_ahead(memory, chains)?;
+    if to.payloads.as_ref().is_some_and(|payloads| !payloads.is_empty()) {
+        to.deferred = used;
+    } else if used > 0 {
+        give_back_taken(ring, chains, memory, used)?;
     }
     Ok(if has_more { Received::MaybeMore } else { Received::Drained })
 }
 
-/// Adds a frame that has been received with its header, which says that something is left undone.
-#[inline(never)]
-fn push_claiming(burst: &mut Vec<Packet>, mut buffer: FrameBuffer, header_bytes: usize) {
-    let frame_bytes = buffer.length();
-    let header = buffer.place_with_header(header_bytes, frame_bytes).first_chunk();
-    let offload = header.map_or(Offload::NONE, virtio_header::decode);
-    burst.push(Packet::claiming(buffer, offload));
+/// Gives back chains whose frames have been copied, and reads those of the next burst.
+#[inline(always)]
+fn give_back_taken(
+    ring: &mut impl BurstRing,
+    chains: &mut Chains,
+    memory: &GuestMemory,
+    count: usize,
+) -> Result<(), RingFault> {
+    ring.put_used(&chains.waiting()[..count], |_| 0);
+    chains.forget(count);
+    ring.read_ahead(memory, chains)
 }
 
-/// Adds a frame that is copied out of the pieces of its chain; whether a buffer was free. A chain that has no room for a header,
+/// What the header in front of a frame says is left undone.
+#[inline(never)]
+fn offload_of(frame_with_header: &[u8]) -> Offload {
+    frame_with_header.first_chunk().map_or(Offload::NONE, virtio_header::decode)
+}
+
+/// Adds a frame that is copied out of the pieces of its chain, or the beginning of one; whether a buffer was free. A chain that has no room for a header,
 /// or is longer than any frame, becomes an empty frame, which is dropped for its length as any other.
 #[inline(never)]
 fn push_long_frame(
@@ -234,7 +295,7 @@ fn push_long_frame(
     pieces: &ChainPieces,
     chain: &Chain,
     header_bytes: usize,
-    ReceivedBurst { pool, burst, .. }: &mut ReceivedBurst<'_>,
+    ReceivedBurst { pool, burst, payloads, .. }: &mut ReceivedBurst<'_>,
 ) -> Result<bool, RingFault> {
     let frame_bytes = (chain.bytes as usize).checked_sub(header_bytes).filter(|bytes| *bytes <= FRAME_BYTES_MAX);
     let Some(mut buffer) = pool.take(frame_bytes.unwrap_or(0)) else { return Ok(false) };
@@ -243,16 +304,24 @@ fn push_long_frame(
         burst.push(Packet::new(buffer));
         return Ok(true);
     };
-    let place = buffer.place_with_header(header_bytes, frame_bytes);
+    let payloads = payloads.as_mut().filter(|payloads| frame_bytes > WHOLE_BYTES_MAX && payloads.has_room());
+    let present_bytes = if payloads.is_some() { PRESENT_BYTES_MIN } else { frame_bytes };
+    let place = buffer.place_with_header(header_bytes, present_bytes);
     if let Err(fault) = gather(memory, pieces, chain, place) {
         pool.put(buffer);
         return Err(fault);
     }
-    push_claiming(burst, buffer, header_bytes);
+    let offload = offload_of(place);
+    if let Some(payloads) = payloads {
+        let first = chain.first();
+        let of_chain = std::iter::once(&first).chain(pieces.others(chain));
+        buffer.defer(payloads.add(of_chain, header_bytes + present_bytes));
+    }
+    burst.push(Packet::claiming(buffer, offload));
     Ok(true)
 }
 
-/// Copies the pieces of a chain, as far as there is room.
+/// Copies the pieces of a chain, as far as there is room, and checks that all are mapped.
 fn gather(memory: &GuestMemory, pieces: &ChainPieces, chain: &Chain, room: &mut [u8]) -> Result<(), RingFault> {
     let mut at = 0;
     for piece in std::iter::once(&chain.first()).chain(pieces.others(chain)) {
@@ -270,6 +339,7 @@ struct FrameSink<'a> {
     log: Option<&'a DirtyLog>,
     header_bytes: usize,
     packets_expected: usize,
+    payloads: &'a DeferredPayloads,
 }
 
 /// Writes frames into chains of a guest, gives these back, and sets the verdicts of the packets.
@@ -348,7 +418,11 @@ fn put_whole_frame(packet: &Packet, chain: &Chain, to: &FrameSink<'_>) -> Result
     } else {
         slice.write_unless_equal(&PLAIN_HEADER);
     }
-    slice.from(to.header_bytes).write(packet.buffer.frame());
+    let (place, frame) = (slice.from(to.header_bytes), packet.buffer.frame());
+    place.write(frame);
+    if let Some(payload) = packet.buffer.deferred() {
+        FrameBytes::new(&[], to.payloads.slices(payload)).write_to(place.from(frame.len()));
+    }
     Ok(())
 }
 
@@ -379,18 +453,18 @@ fn put_long_frame(
         count += 1;
     }
     let header = header_of(packet, to.features, count);
-    let mut bytes = with_header(&mut packet.buffer, &header, to.header_bytes);
+    let deferred = packet.buffer.deferred();
+    let present = with_header(&mut packet.buffer, &header, to.header_bytes);
+    let mut bytes = FrameBytes::new(present, deferred.into_iter().flat_map(|payload| to.payloads.slices(payload)));
     let (waiting, pieces) = chains.waiting_mut();
     for chain in &mut waiting[..count] {
-        let written = scatter(to, pieces, chain, bytes)?;
-        bytes = &bytes[written..];
-        chain.bytes = written as u32;
+        chain.bytes = scatter(to, pieces, chain, &mut bytes)? as u32;
     }
     give_back(ring, chains, count);
     Ok(None)
 }
 
-/// A frame with its header in front, whose end a legacy driver does not get.
+/// What is here of a frame, with its header in front, whose end a legacy driver does not get.
 #[inline(always)]
 fn with_header<'a>(buffer: &'a mut FrameBuffer, header: &[u8; HEADER_BYTES_MAX], header_bytes: usize) -> &'a [u8] {
     // Copied by its size, which is known in either case.
@@ -414,8 +488,13 @@ fn header_of(packet: &Packet, features: Features, chains: usize) -> [u8; HEADER_
     header
 }
 
-/// Copies bytes into the pieces of a chain; how many.
-fn scatter(to: &FrameSink<'_>, pieces: &ChainPieces, chain: &Chain, bytes: &[u8]) -> Result<usize, RingFault> {
+/// Copies the next bytes of a frame into the pieces of a chain; how many.
+fn scatter<'a>(
+    to: &FrameSink<'_>,
+    pieces: &ChainPieces,
+    chain: &Chain,
+    bytes: &mut FrameBytes<'a, impl Iterator<Item = GuestSlice<'a>>>,
+) -> Result<usize, RingFault> {
     if chain.bytes == 0 {
         // Nobody has checked where it is.
         return Ok(0);
@@ -423,13 +502,12 @@ fn scatter(to: &FrameSink<'_>, pieces: &ChainPieces, chain: &Chain, bytes: &[u8]
     let mut written = 0;
     for piece in std::iter::once(&chain.first()).chain(pieces.others(chain)) {
         let slice = to.memory.slice(piece.address, piece.bytes as usize).ok_or(RingFault::NotMapped)?;
-        let count = slice.len().min(bytes.len() - written);
-        slice.write(&bytes[written..written + count]);
+        let count = bytes.write_to(slice);
         if let Some(log) = to.log {
             log.mark(piece.address, count);
         }
         written += count;
-        if written == bytes.len() {
+        if count < slice.len() {
             break;
         }
     }
