@@ -4,7 +4,7 @@ use super::{SourceFile, sources};
 
 /// How many there are by package. A lower number belongs here as soon as it is lower.
 const PACKED: [(&str, usize); 5] = [
-    ("vswitch/core/src/", 66),
+    ("vswitch/core/src/", 65),
     ("vswitch/src/", 5),
     ("control/src/", 13),
     ("control/sluice/src/", 0),

@@ -11,7 +11,6 @@ use std::os::unix::net::UnixListener;
 use virtio::driver::{DriverPiece, descriptor};
 use virtio::socket_rig::{SocketRig, frame};
 use virtio::*;
-use vswitch::port::Port;
 use vswitch::port::vhost_user::VhostUser;
 use vswitch_core::config::desired::VhostUserPort;
 use vswitch_core::config::ids::MacAddress;

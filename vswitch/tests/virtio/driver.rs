@@ -174,7 +174,9 @@ impl DriverQueue {
                     return None;
                 }
                 let identifier = u16::from_le_bytes([bytes[12], bytes[13]]);
-                self.used += self.chains.get(usize::from(identifier))?.len() as u16;
+                // Somebody may have written what stands for no chain, which would be taken again and again.
+                let chain = self.chains.get(usize::from(identifier)).filter(|chain| !chain.is_empty())?;
+                self.used += chain.len() as u16;
                 if self.used >= self.size {
                     (self.used, self.used_wrap) = (self.used - self.size, !self.used_wrap);
                 }

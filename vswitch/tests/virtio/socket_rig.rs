@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use vswitch::port::Port;
 use vswitch::port::buffer_pool::{BufferPool, PoolSize};
-use vswitch::port::vhost_user::VhostUser;
+use vswitch::port::vhost_user::{DeferredPayloads, VhostUser};
 use vswitch_core::config::desired::VhostUserPort;
 use vswitch_core::config::ids::MacAddress;
 use vswitch_core::config::limits::BURST_PACKETS;
@@ -18,7 +18,7 @@ pub(crate) const WAIT_MAX: Duration = Duration::from_secs(60);
 /// A port, turned by hand.
 pub(crate) struct SocketRig {
     pub(crate) folder: tempfile::TempDir,
-    pub(crate) parts: Vec<VhostUser>,
+    pub(crate) parts: Vec<Box<dyn Port>>,
     pub(crate) pool: BufferPool,
 }
 
@@ -33,6 +33,7 @@ impl SocketRig {
         let mut spec = VhostUserPort { path, is_client: false, queues: 4, socket_user: None, mtu_bytes: 1500 };
         adjust(&mut spec);
         let parts = VhostUser::open(&spec, MacAddress([2, 0, 0, 0, 0, 5]), rx_queues).unwrap();
+        let parts = parts.into_iter().map(|part| Box::new(part) as Box<dyn Port>).collect();
         Self { folder, parts, pool: BufferPool::new(PoolSize { small: 256, large: 64 }) }
     }
 
@@ -42,15 +43,18 @@ impl SocketRig {
 
     /// One receive of each part, as of workers that have just woken.
     pub(crate) fn receive(&mut self) -> Vec<Vec<u8>> {
-        let mut frames = Vec::new();
+        let (mut frames, mut payloads) = (Vec::new(), DeferredPayloads::default());
         for part in &mut self.parts {
             part.await_readiness();
             let mut burst = Vec::with_capacity(BURST_PACKETS);
-            part.receive(&mut self.pool, &mut burst, BURST_PACKETS).unwrap();
-            for packet in burst {
+            part.receive_deferred(&mut self.pool, &mut burst, BURST_PACKETS, &mut payloads).unwrap();
+            for mut packet in burst {
+                payloads.fetch(&mut packet.buffer);
                 frames.push(packet.buffer.frame().to_vec());
                 self.pool.put(packet.buffer);
             }
+            payloads.clear();
+            part.release();
         }
         frames
     }
@@ -91,7 +95,7 @@ impl SocketRig {
 
     pub(crate) fn send(&mut self, frames: &[Vec<u8>]) -> Vec<Verdict> {
         let mut burst: Vec<Packet> = frames.iter().map(|frame| packet(frame)).collect();
-        self.parts[0].send(&mut burst).unwrap();
+        self.parts[0].send_deferred(&mut burst, &DeferredPayloads::default()).unwrap();
         burst.iter().map(|packet| packet.verdict).collect()
     }
 

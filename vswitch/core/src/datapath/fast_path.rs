@@ -14,7 +14,7 @@ use crate::conntrack::tables::{ConnectionTables, LookupKey};
 use crate::conntrack::{Session, tcp};
 use crate::datapath::eligibility;
 use crate::datapath::packet_context::PacketContext;
-use crate::datapath::path_cache::{BurstDelivery, BurstPaths, Ethernet, Path, PathKey, Peer, Service};
+use crate::datapath::path_cache::{BurstDelivery, BurstPath, BurstPaths, Ethernet, Path, PathKey, Peer, Service};
 use crate::datapath::session_update::{NewConnection, NewSession};
 use crate::datapath::shard::Shard;
 use crate::hw::time::Tick;
@@ -22,7 +22,7 @@ use crate::packet::Packet;
 use crate::packet::headers::fast_parse::{self, Family, Plain};
 use crate::packet::headers::tcp_options::window_scale;
 use crate::packet::headers::{Tuple, protocol, tcp_flags};
-use crate::packet::offload::{Offload, Wire, settle_plain};
+use crate::packet::offload::{Offload, Segmentation, Wire, settle_plain};
 use crate::packet::verdict::{Decision, Stage, Verdict};
 use crate::policy::eni_context::EniContext;
 use crate::policy::evaluate::from_peer;
@@ -209,15 +209,47 @@ impl Shard {
     /// Decides about a plain packet at both ends and does everything that follows. Returns false, having changed
     /// nothing, if the packet has to take the slow path.
     #[inline(always)]
-    pub(crate) fn try_fast_path<'a>(
+    pub(super) fn try_fast_path<'a>(
         &mut self,
         sender: &EniContext<'a>,
-        path: &mut Path,
-        passed: &mut Wire,
+        on: &mut BurstPath<'_>,
         policies: &mut BurstPolicies<'a>,
-        (packet, packet_context): (&mut Packet, &PacketContext),
+        packet: &mut Packet,
+        packet_context: &PacketContext,
         now: Tick,
     ) -> bool {
+        match packet.offload.segmentation {
+            Segmentation::None => self.take_path(sender, on, policies, packet, packet_context, now),
+            _ => self.take_path_of_segments(sender, on, policies, packet, packet_context, now),
+        }
+    }
+
+    /// [`Self::take_path`] for a packet that stands for several.
+    // Apart, so that the numbers of all others are constants.
+    #[inline(never)]
+    fn take_path_of_segments<'a>(
+        &mut self,
+        sender: &EniContext<'a>,
+        on: &mut BurstPath<'_>,
+        policies: &mut BurstPolicies<'a>,
+        packet: &mut Packet,
+        packet_context: &PacketContext,
+        now: Tick,
+    ) -> bool {
+        self.take_path(sender, on, policies, packet, packet_context, now)
+    }
+
+    #[inline(always)]
+    fn take_path<'a>(
+        &mut self,
+        sender: &EniContext<'a>,
+        on: &mut BurstPath<'_>,
+        policies: &mut BurstPolicies<'a>,
+        packet: &mut Packet,
+        packet_context: &PacketContext,
+        now: Tick,
+    ) -> bool {
+        let BurstPath { path, passed } = on;
         let (wire, longest_frame_bytes) = (packet.wire(), packet.longest_frame_bytes());
         // One comparison stands for the MTU, for a receiver in another shard and for a hop between subnets.
         let went_on = if longest_frame_bytes > path.frame_bytes_max as usize {

@@ -84,14 +84,14 @@ impl Shard {
             self.stopwatch.lap(Phase::Admit);
             let (mut policies, mut other, mut exit) = (BurstPolicies::default(), None, None);
             for (packet, packet_context) in burst.iter_mut().zip(&mut packet_contexts) {
-                if let Some((path, passed)) = burst_paths.of(packet_context) {
-                    if self.try_fast_path(&context, path, passed, &mut policies, (packet, packet_context), now) {
+                if let Some(mut on) = burst_paths.of(packet_context) {
+                    if self.try_fast_path(&context, &mut on, &mut policies, packet, packet_context, now) {
                         continue;
                     }
                     owner.make_whole(packet);
                     // The slow path gets what the first phase found, so that the destination is not looked up twice.
-                    packet_context.place = path.place;
-                    let next = Verdict::Forward(path.receiver);
+                    packet_context.place = on.path.place;
+                    let next = Verdict::Forward(on.path.receiver);
                     packet.verdict = packet.parse().map_or_else(Verdict::Drop, |()| next);
                 } else if packet_context.path == PacketContext::LEAVES {
                     let exit = exit.get_or_insert_with(|| self.exit_of(&context, now, &is_here));

@@ -290,13 +290,19 @@ pub(crate) struct BurstPaths<'a> {
     count: usize,
 }
 
+/// The path that a packet was found to take, and where to add the packet.
+pub(super) struct BurstPath<'a> {
+    pub(super) path: &'a mut Path,
+    pub(super) passed: &'a mut Wire,
+}
+
 impl BurstPaths<'_> {
-    /// The path that a packet was found to take, and where to add the packet.
+    /// The path that a packet was found to take.
     #[inline(always)]
-    pub(super) fn of(&mut self, packet_context: &PacketContext) -> Option<(&mut Path, &mut Wire)> {
+    pub(super) fn of(&mut self, packet_context: &PacketContext) -> Option<BurstPath<'_>> {
         let path = self.places.get_mut(usize::from(packet_context.path))?;
         let delivery = self.deliveries.get_mut(usize::from(path.delivery))?;
-        Some((path, &mut delivery.passed))
+        Some(BurstPath { path, passed: &mut delivery.passed })
     }
 
     /// What has been delivered along them to ENIs of this shard.
