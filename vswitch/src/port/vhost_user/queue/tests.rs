@@ -281,7 +281,8 @@ fn the_payload_of_a_long_frame_goes_from_guest_to_guest_and_its_chain_back_after
 
 #[test]
 fn a_guest_that_writes_anything_harms_itself_alone() {
-    let rounds = if cfg!(miri) { 60 } else { 20_000 };
+    let asked = std::env::var("SLUICE_RINGS").ok().map(|text| text.parse().expect("SLUICE_RINGS is a number"));
+    let rounds: usize = asked.unwrap_or(if cfg!(miri) { 60 } else { 20_000 });
     let mut state = 1_u64;
     let mut random = move || {
         state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
